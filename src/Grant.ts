@@ -14,7 +14,7 @@ import { AccessToken } from "./AccessToken.ts"
 import { digest } from "./internal/digest.ts"
 import { scopes } from "./internal/tokenAnswer.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
-import type { TokenError } from "./TokenError.ts"
+import type { ConfigurationError, TokenError } from "./TokenError.ts"
 
 /**
  * A way to get a token. `R` is what it needs beside the token endpoint.
@@ -29,6 +29,8 @@ export interface Grant<R = never> {
   readonly acquire: (
     previous: Option.Option<AccessToken>
   ) => Effect.Effect<AccessToken, TokenError, TokenEndpoint | R>
+  /** Checks the grant's own options; `Alf` runs it when its layer is built. Defaults to no check. */
+  readonly validate?: Effect.Effect<void, ConfigurationError> | undefined
 }
 
 /**
@@ -93,6 +95,7 @@ export const refreshToken = <R = never>(
   otherwise: Grant<R>,
   options: { readonly initial?: Redacted.Redacted | undefined } = {}
 ): Grant<R> => ({
+  validate: otherwise.validate,
   // two people's first refresh tokens must not share a key, and a key must not hold a secret
   key: JSON.stringify([
     "refresh_token",

@@ -1,5 +1,6 @@
 /**
- * The life of a service's token as a pure function: `step(state, event, now)` gives the next state and what to do.
+ * The life of a service's token as pure functions: `ask` and `tell` take the state, what a caller asks or what happened,
+ * and the time; they give what to do and the next state.
  *
  * At most one flight (a fetch of a new token) is under way. `F` is whatever stands for one; the service uses a Deferred.
  * All times are milliseconds. Each stretch of time has a beginning too: a clock that was set back ends it.
@@ -8,7 +9,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { type AccessToken, isSame } from "../AccessToken.ts"
+import { type AccessToken, isSame, supersedes } from "../AccessToken.ts"
 import { isRefusal, type TokenError } from "../TokenError.ts"
 
 /** The last token there was. */
@@ -56,18 +57,14 @@ export interface State<F> {
   readonly respite: Pause | undefined
 }
 
-export type Event<F> =
-  /** A caller needs a token. `flight` is the one to start if one is needed. */
+/** What a caller asks. `flight` is the one to start if one is needed. */
+export type Question<F> =
   | { readonly _tag: "Needed"; readonly flight: F }
-  /** A caller needs another token than this one. */
+  /** Another token than this one is needed. */
   | { readonly _tag: "Rejected"; readonly token: AccessToken; readonly flight: F }
-  | { readonly _tag: "Forgotten" }
-  /** The flight ended with a token. */
-  | { readonly _tag: "Arrived"; readonly held: Held }
-  /** The flight ended without one; no error if it was interrupted. */
-  | { readonly _tag: "Failed"; readonly error: Option.Option<TokenError> }
 
-export type Action<F> =
+/** What the caller gets, or has to do. */
+export type Answer<F> =
   | { readonly _tag: "Use"; readonly held: Held }
   /** Use the token and start the flight; nobody waits for it. */
   | { readonly _tag: "Renew"; readonly held: Held; readonly flight: Flight<F> }
@@ -78,8 +75,14 @@ export type Action<F> =
   /** Wait for the flight to end, then ask again. */
   | { readonly _tag: "Queue"; readonly flight: Flight<F> }
   | { readonly _tag: "Fail"; readonly error: TokenError }
-  /** Nothing more to do. `isKept` tells whether what arrived is the current token now. */
-  | { readonly _tag: "Done"; readonly isKept: boolean }
+
+/** What happened. */
+export type News =
+  /** The flight ended with a token. */
+  | { readonly _tag: "Arrived"; readonly held: Held }
+  /** The flight ended without one; no error if it was interrupted. */
+  | { readonly _tag: "Failed"; readonly error: Option.Option<TokenError> }
+  | { readonly _tag: "Forgotten" }
 
 export interface Windows {
   readonly expiryLeeway: Duration.Duration
@@ -119,61 +122,67 @@ export const hold = (token: AccessToken, windows: Windows, jitter: number): Held
 export const isUsable = (held: Held | undefined, now: number): held is Held =>
   held !== undefined && !held.isRefused && held.from <= now && now < held.until
 
-export const step = <F>(
-  state: State<F>,
-  event: Event<F>,
-  now: number,
-  windows: Windows
-): readonly [Action<F>, State<F>] => {
-  switch (event._tag) {
+/** Whether a token that a storage holds can be used now in place of a new one. */
+export const isReplacement = <F>(state: State<F>, stored: Held, now: number): boolean =>
+  isUsable(stored, now) &&
+  (state.held === undefined || supersedes(stored.token, state.held.token)) &&
+  (state.rejected === undefined || supersedes(stored.token, state.rejected))
+
+/** A caller asks: what it gets, and the next state. */
+export const ask = <F>(state: State<F>, question: Question<F>, now: number): readonly [Answer<F>, State<F>] => {
+  const { held } = state
+  switch (question._tag) {
     case "Needed": {
-      const { held } = state
-      if (!isUsable(held, now)) return wait(state, event.flight, "absent", now)
-      if (
-        now < held.refreshAt || state.flight !== undefined || isWithin(state.respite, now) ||
-        isWithin(state.refusal, now)
-      ) return [{ _tag: "Use", held }, state]
-      const flight: Flight<F> = { handle: event.flight, reason: "expiring", isOutdated: false }
+      if (!isUsable(held, now)) return wait(state, question.flight, "absent", now)
+      const isQuiet = now < held.refreshAt || state.flight !== undefined ||
+        isWithin(state.respite, now) || isWithin(state.refusal, now)
+      if (isQuiet) return [{ _tag: "Use", held }, state]
+      const flight: Flight<F> = { handle: question.flight, reason: "expiring", isOutdated: false }
       return [{ _tag: "Renew", held, flight }, { ...state, flight }]
     }
     case "Rejected": {
-      const { held } = state
-      const isHeld = held !== undefined && isSame(held.token, event.token)
-      if (isUsable(held, now) && !isHeld) return [{ _tag: "Use", held }, state]
-      return wait(
-        { ...state, held: isHeld ? { ...held, isRefused: true } : held, rejected: event.token },
-        event.flight,
-        "rejected",
-        now
-      )
+      const isHeld = held !== undefined && isSame(held.token, question.token)
+      if (!isHeld && isUsable(held, now)) return [{ _tag: "Use", held }, state]
+      const refused = { ...state, held: isHeld ? { ...held, isRefused: true } : held, rejected: question.token }
+      return wait(refused, question.flight, "rejected", now)
     }
+  }
+}
+
+/** Something happened: whether there is a new current token, and the next state. */
+export const tell = <F>(
+  state: State<F>,
+  news: News,
+  now: number,
+  windows: Windows
+): readonly [boolean, State<F>] => {
+  const isOutdated = state.flight?.isOutdated === true
+  switch (news._tag) {
+    case "Arrived":
+      return isOutdated
+        ? [false, { ...state, flight: undefined }]
+        : [true, { ...initial, held: news.held }]
+    case "Failed":
+      return [false, {
+        ...state,
+        flight: undefined,
+        refusal: Option.match(Option.filter(news.error, (error) => !isOutdated && isRefusal(error)), {
+          onNone: () => state.refusal,
+          onSome: (error) => ({ error, ...cooldown(state.refusal, windows, now) })
+        }),
+        respite: isUsable(state.held, now) ? { from: now, until: now + left(state.held, now) / 4 } : undefined
+      }]
     case "Forgotten":
-      return [{ _tag: "Done", isKept: false }, {
+      return [false, {
         ...initial,
         rejected: state.held?.token ?? state.rejected,
         flight: state.flight === undefined ? undefined : { ...state.flight, isOutdated: true }
       }]
-    case "Arrived":
-      return state.flight?.isOutdated === true
-        ? [{ _tag: "Done", isKept: false }, { ...state, flight: undefined }]
-        : [{ _tag: "Done", isKept: true }, { ...initial, held: event.held }]
-    case "Failed":
-      return [{ _tag: "Done", isKept: false }, {
-        ...state,
-        flight: undefined,
-        refusal: state.flight?.isOutdated === true
-          ? state.refusal
-          : Option.match(Option.filter(event.error, isRefusal), {
-            onNone: () => state.refusal,
-            onSome: (error) => ({ error, ...cooldown(state.refusal, windows, now) })
-          }),
-        respite: isUsable(state.held, now) ? { from: now, until: now + left(state.held, now) / 4 } : undefined
-      }]
   }
 }
 
-/** There is no token to use: wait for one, or for the reason why there is none. */
-const wait = <F>(state: State<F>, handle: F, reason: Reason, now: number): readonly [Action<F>, State<F>] => {
+/** There is no token to use: wait for one, or get the reason why there is none. */
+const wait = <F>(state: State<F>, handle: F, reason: Reason, now: number): readonly [Answer<F>, State<F>] => {
   if (state.flight !== undefined) {
     return [{ _tag: state.flight.isOutdated ? "Queue" : "Join", flight: state.flight }, state]
   }

@@ -1,0 +1,491 @@
+/**
+ * The middleware: an `HttpClient` whose requests carry a valid token (RFC 6750 §2.1), in two flavours.
+ *
+ * - typed (`AuthorizedHttpClient`, `withToken`): says in its error type that there may be no token, and that a 401 may
+ *   survive the replay
+ * - drop-in (`layerHttpClient`): an `HttpClient` like any other; a 401 that survives is a response
+ *
+ * On a 401 the token is refreshed and the request is sent again, exactly once. A token goes to the listed origins only.
+ *
+ * @since 0.1.0
+ */
+import type * as HttpBody from "@effect/platform/HttpBody"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { dual, pipe } from "effect/Function"
+import { globalValue } from "effect/GlobalValue"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import type { AccessToken } from "./AccessToken.ts"
+import { parseChallenges } from "./internal/challenge.ts"
+import { isLoopback, issue } from "./internal/configuration.ts"
+import { inModule } from "./internal/log.ts"
+import * as Refusals from "./internal/refusals.ts"
+import { scrub } from "./internal/scrub.ts"
+import { type ConfigurationError, isTokenError, type TokenError } from "./TokenError.ts"
+import * as TokenMetrics from "./TokenMetrics.ts"
+import { TokenService } from "./TokenService.ts"
+
+/**
+ * The API answered 401, to the replay too or to a request that could not be sent again (RFC 6750 §3.1).
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class Unauthorized extends Schema.TaggedError<Unauthorized>("effect-alf/Unauthorized")("Unauthorized", {
+  method: Schema.String,
+  /** The URL without its query. */
+  url: Schema.String,
+  status: Schema.Literal(401),
+  /** What the API wants, from `WWW-Authenticate` (RFC 9110 §11.6.1): schemes, and parameters by lower-case name. */
+  challenges: Schema.Array(
+    Schema.Struct({ scheme: Schema.String, params: Schema.Record({ key: Schema.String, value: Schema.String }) })
+  )
+}) {
+  override get message(): string {
+    const why = this.challenges.flatMap(({ params }) => [params["error_description"] ?? params["error"] ?? []]).flat()
+    return [`${this.method} ${this.url} was answered with 401`, ...why].join(": ")
+  }
+}
+
+/**
+ * The typed client. Beside the errors of any `HttpClient`, a request can fail with a `TokenError` (there is no token,
+ * and the request was not sent) or with `Unauthorized` (the API refused the new token too).
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class AuthorizedHttpClient extends Context.Tag("effect-alf/AuthorizedHttpClient")<
+  AuthorizedHttpClient,
+  HttpClient.HttpClient.With<HttpClientError.HttpClientError | TokenError | Unauthorized>
+>() {}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * Where the token may go: scheme, host and port have to be equal; a path is ignored. Other requests pass through
+   * untouched. `"any"` is every https or loopback URL.
+   */
+  readonly origins: ReadonlyArray<string | URL> | "any"
+}
+
+/**
+ * Both clients, over one memory of what the API refused.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: Options): Effect.Effect<
+  { readonly httpClient: HttpClient.HttpClient; readonly authorizedHttpClient: AuthorizedHttpClient["Type"] },
+  ConfigurationError,
+  HttpClient.HttpClient | TokenService
+> =>
+  Effect.zipWith(HttpClient.HttpClient, middleware(options), (client, authorize) => ({
+    httpClient: authorize(client, dropIn),
+    authorizedHttpClient: authorize(client, typed)
+  }))
+
+/**
+ * Puts the token on the requests of a client.
+ *
+ * **Gotchas**
+ *
+ * Origins that are no URLs are a defect here; `Alf.layer` reports them as `ConfigurationError`.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const withToken: {
+  (options: Options): <E, R>(
+    client: HttpClient.HttpClient.With<E, R>
+  ) => Effect.Effect<
+    HttpClient.HttpClient.With<E | HttpClientError.RequestError | TokenError | Unauthorized, R>,
+    never,
+    TokenService
+  >
+  <E, R>(client: HttpClient.HttpClient.With<E, R>, options: Options): Effect.Effect<
+    HttpClient.HttpClient.With<E | HttpClientError.RequestError | TokenError | Unauthorized, R>,
+    never,
+    TokenService
+  >
+} = dual(2, <E, R>(client: HttpClient.HttpClient.With<E, R>, options: Options) =>
+  pipe(
+    middleware(options),
+    Effect.map((authorize) => authorize(client, typed)),
+    Effect.catchAll(Effect.die)
+  ))
+
+/**
+ * The typed client as a layer. Origins that are no URLs are a defect, as for `withToken`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (
+  options: Options
+): Layer.Layer<AuthorizedHttpClient, never, HttpClient.HttpClient | TokenService> =>
+  Layer.effect(
+    AuthorizedHttpClient,
+    Effect.flatMap(HttpClient.HttpClient, withToken(options))
+  )
+
+/**
+ * The drop-in client as a layer: an `HttpClient` takes the place of another. A `TokenError` becomes an
+ * `HttpClientError` whose `cause` it is; a 401 that survives the replay is a response. Origins that are no URLs are a
+ * defect, as for `withToken`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerHttpClient = (
+  options: Options
+): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient | TokenService> =>
+  Layer.effect(
+    HttpClient.HttpClient,
+    pipe(make(options), Effect.map(({ httpClient }) => httpClient), Effect.catchAll(Effect.die))
+  )
+
+/**
+ * Marks a request whose body is a `Stream` (or another body that is read once) that can be run again: after a 401 it is
+ * replayed like any other. It is the body that is marked: combinators that copy the request keep the mark.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const replayable = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest => {
+  replayableBodies.add(request.body)
+  return request
+}
+
+const replayableBodies = globalValue(
+  "effect-alf/AuthorizedHttpClient/replayable",
+  () => new WeakSet<HttpBody.HttpBody>()
+)
+
+type Response = HttpClientResponse.HttpClientResponse
+type Request = HttpClientRequest.HttpClientRequest
+
+/** A 401, and the request and token that it answers. */
+interface Refused<E, R> {
+  readonly request: Request
+  readonly token: AccessToken
+  readonly response: Response
+  /** The 401 as the client below gave it: a response, or the error of a client under `filterStatusOk`. */
+  readonly answer: Effect.Effect<Response, E, R>
+}
+
+/** How a flavour says that there is no token, and that a 401 is final. */
+interface Flavour<E2> {
+  readonly withoutToken: (error: TokenError, request: Request) => E2
+  readonly refuse: <E, R>(refused: Refused<E, R>, error: Unauthorized) => Effect.Effect<Response, E | E2, R>
+}
+
+const typed: Flavour<TokenError | Unauthorized> = {
+  withoutToken: (error) => error,
+  refuse: ({ response }, error) => Effect.zipRight(letGo(response), Effect.fail(error))
+}
+
+const dropIn: Flavour<HttpClientError.HttpClientError> = {
+  withoutToken: (error, request) => toHttpClientError(error, request),
+  refuse: ({ answer }) => answer
+}
+
+type Authorize = <E, R, E2>(
+  client: HttpClient.HttpClient.With<E, R>,
+  flavour: Flavour<E2>
+) => HttpClient.HttpClient.With<E | E2 | HttpClientError.RequestError, R>
+
+const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationError, TokenService> =>
+  Effect.gen(function*() {
+    const tokens = yield* TokenService
+    const originOf = yield* matcher(options.origins)
+    const withBearer = bearer()
+    const refusals = new Map<string, Refusals.Refusal>()
+
+    const note = (
+      origin: string,
+      token: AccessToken,
+      change: (before: Refusals.Refusal | undefined, token: AccessToken, now: number) => Refusals.Refusal
+    ) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        refusals.set(origin, change(refusals.get(origin), token, now))
+      })
+
+    return <E, R, E2>(client: HttpClient.HttpClient.With<E, R>, flavour: Flavour<E2>) => {
+      type Sent = Effect.Effect<Response, E | E2, R>
+
+      /** Sends a request once. Wrapped around `execute`: what the client below does to a request it does each time. */
+      const attempt = (
+        request: Request,
+        origin: string,
+        token: AccessToken,
+        onRefused: (refused: Refused<E, R>) => Sent
+      ): Sent =>
+        Effect.matchCauseEffect(client.execute(withBearer(request, token)), {
+          onSuccess: (response) => {
+            const answer = Effect.succeed(response)
+            if (response.status === 401) return onRefused({ request, token, response, answer })
+            if (refusals.size > 0 && response.status < 500) refusals.delete(origin)
+            return answer
+          },
+          onFailure: (cause): Sent => {
+            const response = unauthorizedIn(cause)
+            const answer = Effect.failCause(cause)
+            return response === undefined ? answer : onRefused({ request, token, response, answer })
+          }
+        })
+
+      const tokenFor = (request: Request, token: Effect.Effect<AccessToken, TokenError>) =>
+        Effect.mapError(token, (error) => flavour.withoutToken(error, request))
+
+      /** The 401's body is let go of, the token is refreshed, the request is sent again: once. */
+      const replay = (origin: string, { request, response, token }: Refused<E, R>): Sent =>
+        pipe(
+          Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
+          inModule("AuthorizedHttpClient"),
+          Effect.zipRight(letGo(response)),
+          Effect.zipRight(tokenFor(request, tokens.refresh(token))),
+          Effect.flatMap((token) => {
+            let outcome = "accepted"
+            return pipe(
+              attempt(request, origin, token, (refused) => {
+                outcome = "refused"
+                return Effect.zipRight(
+                  note(origin, token, Refusals.refused),
+                  flavour.refuse(refused, toUnauthorized(refused))
+                )
+              }),
+              Effect.onExit((exit) =>
+                Metric.increment(Metric.tagged(
+                  TokenMetrics.replays,
+                  "outcome",
+                  Exit.isFailure(exit) && outcome === "accepted" ? "failed" : outcome
+                ))
+              )
+            )
+          }),
+          Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
+        )
+
+      /** Without a replay the caller is answered at once; the token is renewed for the next request. */
+      const renew = (origin: string, { token }: Refused<E, R>) =>
+        pipe(
+          tokens.refresh(token),
+          Effect.flatMap((fresh) => note(origin, fresh, Refusals.fetched)),
+          Effect.ignore,
+          Effect.forkDaemon,
+          // lets the refresh begin, so that the refused token is not handed out again
+          Effect.zipRight(Effect.yieldNow())
+        )
+
+      const recover = (origin: string, refused: Refused<E, R>, error: Unauthorized): Sent =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          const refusal = refusals.get(origin)
+          if (Refusals.isPaused(refusal, now)) return flavour.refuse(refused, error)
+          if (Refusals.isUntried(refusal, refused.token)) {
+            return Effect.zipRight(note(origin, refused.token, Refusals.refused), flavour.refuse(refused, error))
+          }
+          return isReplayable(refused.request.body)
+            ? replay(origin, refused)
+            : Effect.zipRight(renew(origin, refused), flavour.refuse(refused, error))
+        })
+
+      return HttpClient.makeWith(
+        Effect.flatMap((request: Request): Effect.Effect<Response, E | E2 | HttpClientError.RequestError, R> => {
+          const origin = originOf(request.url)
+          if (origin === "other") return client.execute(request)
+          if (origin === "relative") return Effect.fail(relativeUrl(request))
+          return Effect.flatMap(
+            tokenFor(request, tokens.get),
+            (token) =>
+              attempt(
+                request,
+                origin,
+                token,
+                (refused) =>
+                  Effect.catchTag(
+                    Effect.fail(toUnauthorized(refused)),
+                    "Unauthorized",
+                    (error) => recover(origin, refused, error)
+                  )
+              )
+          )
+        }),
+        Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
+      )
+    }
+  })
+
+/** Sets the header. Its text is made once per token. */
+const bearer = () => {
+  let current: AccessToken | undefined
+  let text = ""
+  return (request: Request, token: AccessToken): Request => {
+    if (token !== current) {
+      current = token
+      text = `${token.type} ${Redacted.value(token.value)}`
+    }
+    return HttpClientRequest.setHeader(request, "authorization", text)
+  }
+}
+
+/** Where a URL leads: one of the origins, another one, or nowhere yet. */
+const matcher = (
+  origins: Options["origins"]
+): Effect.Effect<(url: string) => string, ConfigurationError> =>
+  Effect.gen(function*() {
+    if (origins !== "any" && !Array.isArray(origins)) {
+      return yield* issue("origins is missing: list the origins of your API, or write \"any\"")
+    }
+    const listed = new Set<string>()
+    for (const [index, input] of origins === "any" ? [] : origins.entries()) {
+      if (!URL.canParse(String(input)) || !/^https?:$/.test(new URL(input).protocol)) {
+        return yield* issue(`origins[${index}] is no https or http URL: write one such as https://api.example.com`)
+      }
+      listed.add(new URL(input).origin)
+    }
+    if (origins !== "any" && listed.size === 0) {
+      return yield* issue("origins is empty, so no request would carry a token: list the origins of your API")
+    }
+    const isMeant = (url: URL) =>
+      origins === "any"
+        ? url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url))
+        : listed.has(url.origin)
+
+    // nearly every URL begins with an origin that was seen before: comparing is much cheaper than parsing
+    const known = [...listed]
+    return (url) => {
+      for (const origin of known) {
+        if (url.startsWith(origin) && endsOrigin(url.charCodeAt(origin.length))) return origin
+      }
+      if (!URL.canParse(url)) return "relative"
+      const parsed = new URL(url)
+      if (!isMeant(parsed)) return "other"
+      if (origins === "any" && known.length < 16) known.push(parsed.origin)
+      return parsed.origin
+    }
+  })
+
+/** The end of the text, or one of `/?#`. */
+const endsOrigin = (code: number): boolean => Number.isNaN(code) || code === 47 || code === 63 || code === 35
+
+/** The 401 in the error of a client that turns statuses into errors; not that of a token endpoint. */
+const unauthorizedIn = (cause: Cause.Cause<unknown>): Response | undefined => {
+  const error = Option.getOrUndefined(Cause.failureOption(cause))
+  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.response.status === 401 &&
+      error.reason === "StatusCode" && !isTokenError(error.cause)
+    ? error.response
+    : undefined
+}
+
+const toUnauthorized = (refused: Refused<unknown, unknown>): Unauthorized =>
+  new Unauthorized({
+    method: refused.request.method,
+    url: withoutQuery(refused.request.url),
+    status: 401,
+    challenges: parseChallenges(
+      scrub(refused.response.headers["www-authenticate"] ?? "", [Redacted.value(refused.token.value)])
+    )
+  })
+
+const withoutQuery = (text: string): string => {
+  const url = new URL(text)
+  return `${url.origin}${url.pathname}`
+}
+
+const relativeUrl = (request: Request): HttpClientError.RequestError =>
+  new HttpClientError.RequestError({
+    request,
+    reason: "InvalidUrl",
+    description: "the URL is relative where the token is put on: set the base URL above the authorized client, " +
+      "with HttpClient.mapRequest(HttpClientRequest.prependUrl(…))"
+  })
+
+/** No more of a refused answer is read than this, in bytes, … */
+const maxDrained = 64 * 1024
+
+/** … and not for longer than this. */
+const drainTimeout = Duration.seconds(1)
+
+/** Gives the connection of an answer back: reads a small rest, cuts a large one off. */
+const letGo = (response: Response): Effect.Effect<void> =>
+  pipe(
+    Stream.runFoldWhile(response.stream, 0, (size) => size <= maxDrained, (size, chunk) => size + chunk.length),
+    Effect.disconnect,
+    Effect.timeout(drainTimeout),
+    Effect.catchAllCause(() => Effect.void)
+  )
+
+/** Whether a body is sent again byte for byte. */
+const isReplayable = (body: HttpBody.HttpBody): boolean =>
+  (body._tag !== "Stream" && (body._tag !== "Raw" || isValue(body.body))) || replayableBodies.has(body)
+
+/** Whether a raw body is a value, and not something that is read once. */
+const isValue = (body: unknown): boolean =>
+  body === null || body === undefined || typeof body === "string" || body instanceof ArrayBuffer ||
+  ArrayBuffer.isView(body) ||
+  ["[object Blob]", "[object File]", "[object FormData]", "[object URLSearchParams]"].includes(
+    Object.prototype.toString.call(body)
+  )
+
+/** What a client whose error type has no place for a `TokenError` fails with instead. */
+const toHttpClientError = (error: TokenError, request: Request): HttpClientError.HttpClientError => {
+  const description = error.message
+  switch (error._tag) {
+    case "TokenRequestError":
+      return new HttpClientError.RequestError({
+        request: HttpClientRequest.post(error.endpoint),
+        reason: "Transport",
+        cause: error,
+        description
+      })
+    case "TokenErrorResponse": {
+      const request = HttpClientRequest.post(error.endpoint)
+      return new HttpClientError.ResponseError({
+        request,
+        response: HttpClientResponse.fromWeb(request, toResponse(error.status, error.body)),
+        reason: "StatusCode",
+        cause: error,
+        description
+      })
+    }
+    case "InvalidTokenResponse": {
+      const request = HttpClientRequest.post(error.endpoint)
+      return new HttpClientError.ResponseError({
+        request,
+        response: HttpClientResponse.fromWeb(request, toResponse(200, "")),
+        reason: "Decode",
+        cause: error,
+        description
+      })
+    }
+    case "AuthorizationError":
+      return new HttpClientError.RequestError({
+        request: HttpClientRequest.make(request.method)(withoutQuery(request.url)),
+        reason: "Encode",
+        cause: error,
+        description
+      })
+  }
+}
+
+/** A web response of any status; those that the constructor refuses have no body there. */
+const toResponse = (status: number, body: string): globalThis.Response =>
+  status === 0
+    ? globalThis.Response.error()
+    : new globalThis.Response(status === 204 || status === 205 || status === 304 ? null : body, { status })
