@@ -55,7 +55,9 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>("effect-alf/U
   )
 }) {
   override get message(): string {
-    const why = this.challenges.flatMap(({ params }) => [params["error_description"] ?? params["error"] ?? []]).flat()
+    const why = this.challenges
+      .map(({ params }) => params["error_description"] ?? params["error"])
+      .filter((text) => text !== undefined)
     return [`${this.method} ${this.url} was answered with 401`, ...why].join(": ")
   }
 }
@@ -191,17 +193,18 @@ interface Refused<E, R> {
 
 /** How a flavour says that there is no token, and that a 401 is final. */
 interface Flavour<E2> {
-  readonly withoutToken: (error: TokenError, request: Request) => E2
+  readonly fail: <E>(cause: Cause.Cause<E | TokenError>, request: Request) => Effect.Effect<never, E | E2>
   readonly refuse: <E, R>(refused: Refused<E, R>, error: Unauthorized) => Effect.Effect<Response, E | E2, R>
 }
 
 const typed: Flavour<TokenError | Unauthorized> = {
-  withoutToken: (error) => error,
+  fail: Effect.failCause,
   refuse: ({ response }, error) => Effect.zipRight(letGo(response), Effect.fail(error))
 }
 
 const dropIn: Flavour<HttpClientError.HttpClientError> = {
-  withoutToken: (error, request) => toHttpClientError(error, request),
+  fail: (cause, request) =>
+    Effect.failCause(Cause.map(cause, (error) => isTokenError(error) ? toHttpClientError(error, request) : error)),
   refuse: ({ answer }) => answer
 }
 
@@ -229,61 +232,69 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
     return <E, R, E2>(client: HttpClient.HttpClient.With<E, R>, flavour: Flavour<E2>) => {
       type Sent = Effect.Effect<Response, E | E2, R>
 
-      /** Sends a request once. Wrapped around `execute`: what the client below does to a request it does each time. */
+      /**
+       * Gets a token and sends the request once. It is wrapped around `execute`: what the client below does to a request,
+       * it does to each one that is sent.
+       */
       const attempt = (
         request: Request,
         origin: string,
-        token: AccessToken,
-        onRefused: (refused: Refused<E, R>) => Sent
-      ): Sent =>
-        Effect.matchCauseEffect(client.execute(withBearer(request, token)), {
-          onSuccess: (response) => {
-            const answer = Effect.succeed(response)
-            if (response.status === 401) return onRefused({ request, token, response, answer })
-            if (refusals.size > 0 && response.status < 500) refusals.delete(origin)
-            return answer
-          },
-          onFailure: (cause): Sent => {
-            const response = unauthorizedIn(cause)
-            const answer = Effect.failCause(cause)
-            return response === undefined ? answer : onRefused({ request, token, response, answer })
+        token: Effect.Effect<AccessToken, TokenError>,
+        onRefused: (refused: Refused<E | E2, R>) => Sent
+      ): Sent => {
+        let sent: AccessToken | undefined
+        return Effect.matchCauseEffect(
+          Effect.flatMap(token, (token) => {
+            sent = token
+            return client.execute(withBearer(request, token))
+          }),
+          {
+            onSuccess: (response): Sent => {
+              const answer = Effect.succeed(response)
+              if (response.status === 401 && sent !== undefined) {
+                return onRefused({ request, token: sent, response, answer })
+              }
+              if (refusals.size > 0 && response.status < 500) refusals.delete(origin)
+              return answer
+            },
+            onFailure: (cause): Sent => {
+              const response = unauthorizedIn(cause)
+              return response === undefined || sent === undefined
+                ? flavour.fail(cause, request)
+                : onRefused({ request, token: sent, response, answer: flavour.fail(cause, request) })
+            }
           }
-        })
-
-      const tokenFor = (request: Request, token: Effect.Effect<AccessToken, TokenError>) =>
-        Effect.mapError(token, (error) => flavour.withoutToken(error, request))
+        )
+      }
 
       /** The 401's body is let go of, the token is refreshed, the request is sent again: once. */
-      const replay = (origin: string, { request, response, token }: Refused<E, R>): Sent =>
-        pipe(
-          Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
-          inModule("AuthorizedHttpClient"),
-          Effect.zipRight(letGo(response)),
-          Effect.zipRight(tokenFor(request, tokens.refresh(token))),
-          Effect.flatMap((token) => {
-            let outcome = "accepted"
-            return pipe(
-              attempt(request, origin, token, (refused) => {
-                outcome = "refused"
-                return Effect.zipRight(
-                  note(origin, token, Refusals.refused),
-                  flavour.refuse(refused, toUnauthorized(refused))
-                )
-              }),
-              Effect.onExit((exit) =>
-                Metric.increment(Metric.tagged(
-                  TokenMetrics.replays,
-                  "outcome",
-                  Exit.isFailure(exit) && outcome === "accepted" ? "failed" : outcome
-                ))
+      const replay = (origin: string, { request, response, token }: Refused<E | E2, R>): Sent =>
+        Effect.suspend(() => {
+          let isRefused = false
+          return pipe(
+            Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
+            inModule("AuthorizedHttpClient"),
+            Effect.zipRight(letGo(response)),
+            Effect.zipRight(attempt(request, origin, tokens.refresh(token), (refused) => {
+              isRefused = true
+              return Effect.zipRight(
+                note(origin, refused.token, Refusals.refused),
+                flavour.refuse(refused, toUnauthorized(refused))
               )
-            )
-          }),
-          Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
-        )
+            })),
+            Effect.onExit((exit) =>
+              Metric.increment(Metric.tagged(
+                TokenMetrics.replays,
+                "outcome",
+                isRefused ? "refused" : Exit.isSuccess(exit) ? "accepted" : "failed"
+              ))
+            ),
+            Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
+          )
+        })
 
       /** Without a replay the caller is answered at once; the token is renewed for the next request. */
-      const renew = (origin: string, { token }: Refused<E, R>) =>
+      const renew = (origin: string, { token }: Refused<E | E2, R>) =>
         pipe(
           tokens.refresh(token),
           Effect.flatMap((fresh) => note(origin, fresh, Refusals.fetched)),
@@ -293,7 +304,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
           Effect.zipRight(Effect.yieldNow())
         )
 
-      const recover = (origin: string, refused: Refused<E, R>, error: Unauthorized): Sent =>
+      const recover = (origin: string, refused: Refused<E | E2, R>, error: Unauthorized): Sent =>
         Effect.flatMap(Clock.currentTimeMillis, (now) => {
           const refusal = refusals.get(origin)
           if (Refusals.isPaused(refusal, now)) return flavour.refuse(refused, error)
@@ -310,19 +321,15 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
           const origin = originOf(request.url)
           if (origin === "other") return client.execute(request)
           if (origin === "relative") return Effect.fail(relativeUrl(request))
-          return Effect.flatMap(
-            tokenFor(request, tokens.get),
-            (token) =>
-              attempt(
-                request,
-                origin,
-                token,
-                (refused) =>
-                  Effect.catchTag(
-                    Effect.fail(toUnauthorized(refused)),
-                    "Unauthorized",
-                    (error) => recover(origin, refused, error)
-                  )
+          return attempt(
+            request,
+            origin,
+            tokens.get,
+            (refused) =>
+              Effect.catchTag(
+                Effect.fail(toUnauthorized(refused)),
+                "Unauthorized",
+                (error) => recover(origin, refused, error)
               )
           )
         }),
