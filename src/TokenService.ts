@@ -86,11 +86,8 @@ export interface Options<R = never> extends WindowOptions {
 /** A storage that has not answered by then counts as down. */
 const storageTimeout = Duration.seconds(1)
 
-/** How often the storage is looked at by one who waits for another process to fetch the token. */
-const polling = Schedule.exponential("50 millis", 1.5).pipe(
-  Schedule.either(Schedule.spaced("1 second")),
-  Schedule.jittered
-)
+/** How often one who waits for another process to fetch the token looks at the storage. */
+const polling = Schedule.jittered(Schedule.either(Schedule.exponential("50 millis", 1.5), Schedule.spaced("1 second")))
 
 type Flight = Deferred.Deferred<AccessToken, TokenError>
 
@@ -161,7 +158,7 @@ export const make = <R = never>(
         Effect.gen(function*() {
           const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
           const isCurrent = yield* tell({ _tag: "Arrived", held })
-          if (!isCurrent) yield* onStorage("remove", storage.remove(key, token), undefined)
+          if (!isCurrent) yield* onStorage("remove", () => storage.remove(key, token), undefined)
         }),
       onFailure: (cause: Cause.Cause<TokenError>) => tell({ _tag: "Failed", error: Cause.failureOption(cause) })
     })
@@ -181,7 +178,7 @@ export const make = <R = never>(
       )
 
     /** What the storage holds, good or not. */
-    const stored = Effect.suspend(() => onStorage("get", storage.get(key), Option.none()))
+    const stored = onStorage("get", () => storage.get(key), Option.none())
 
     /** What the storage holds, if it can be used in place of a new token. */
     const replacement = (found: Option.Option<AccessToken>) =>
@@ -203,7 +200,7 @@ export const make = <R = never>(
       const token = yield* grant.acquire(newest(found, own))
       const isOutdated = (yield* current).flight?.isOutdated === true
       const isOver = Option.contains(timeToLive(token, clock.unsafeCurrentTimeMillis()), 0)
-      if (!isOver && !isOutdated) yield* onStorage("set", storage.set(key, token), undefined)
+      if (!isOver && !isOutdated) yield* onStorage("set", () => storage.set(key, token), undefined)
       return token
     })
 
@@ -211,33 +208,37 @@ export const make = <R = never>(
     const fetchExclusively = Effect.suspend(() => {
       let isEntered = false
       let outcome: Exit.Exit<AccessToken, TokenError> | undefined
-      const section = storage.exclusive(key)(
-        Effect.onExit(
-          Effect.suspend(() => {
-            isEntered = true
-            return fetch
-          }),
-          (exit) =>
-            Effect.sync(() => {
-              outcome = exit
-            })
+      const section = Effect.suspend(() =>
+        storage.exclusive(key)(
+          Effect.onExit(
+            Effect.suspend(() => {
+              isEntered = true
+              return fetch
+            }),
+            (exit) =>
+              Effect.sync(() => {
+                outcome = exit
+              })
+          )
         )
       )
       const watch = pipe(
-        Effect.suspend(() => isEntered ? Effect.never : Effect.flatMap(stored, replacement)),
-        Effect.flatMap(Option.match({ onNone: () => Effect.fail("absent" as const), onSome: Effect.succeed })),
+        Effect.flatMap(stored, replacement),
+        Effect.flatMap((found) => isEntered ? Effect.never : found),
         Effect.retry(polling),
-        Effect.delay("50 millis"),
-        Effect.catchAll(() => Effect.never)
+        Effect.delay("50 millis")
       )
       return pipe(
         Effect.exit(section),
+        // the section may fail before the fetch, or after it: what the fetch ended in is what counts
         Effect.flatMap((exit) =>
-          outcome ?? (Exit.isInterrupted(exit) || Exit.isSuccess(exit)
+          outcome !== undefined && !Exit.isInterrupted(outcome)
+            ? outcome
+            : Exit.isSuccess(exit)
             ? exit
-            : Effect.zipRight(degraded("exclusive", exit.cause), fetch))
+            : Effect.zipRight(degraded("exclusive", exit.cause), fetch)
         ),
-        Effect.raceFirst(watch)
+        Effect.raceFirst(Effect.catchTag(watch, "NoSuchElementException", () => Effect.never))
       )
     })
 
@@ -255,7 +256,7 @@ export const make = <R = never>(
         Effect.flatMap(
           stored,
           (found) =>
-            Option.isNone(found) ? Effect.void : onStorage("remove", storage.remove(key, found.value), undefined)
+            Option.isNone(found) ? Effect.void : onStorage("remove", () => storage.remove(key, found.value), undefined)
         )
       )
     }
@@ -290,11 +291,11 @@ const newest = (a: Option.Option<AccessToken>, b: Option.Option<AccessToken>): O
 /** Whatever a storage does, the program goes on: a failure counts as `fallback`. */
 const onStorage = <A>(
   operation: TokenStorageError["operation"],
-  effect: Effect.Effect<A, TokenStorageError>,
+  run: () => Effect.Effect<A, TokenStorageError>,
   fallback: A
 ): Effect.Effect<A> =>
   pipe(
-    Effect.disconnect(effect),
+    Effect.disconnect(Effect.suspend(run)),
     Effect.timeoutFail({
       duration: storageTimeout,
       onTimeout: () => new TokenStorageError({ operation, description: "no answer within 1 second" })
