@@ -158,7 +158,7 @@ export const make = <R = never>(
         Effect.gen(function*() {
           const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
           const isCurrent = yield* tell({ _tag: "Arrived", held })
-          if (!isCurrent) yield* onStorage("remove", () => storage.remove(key, token), undefined)
+          if (!isCurrent) yield* forget(token)
         }),
       onFailure: (cause: Cause.Cause<TokenError>) => tell({ _tag: "Failed", error: Cause.failureOption(cause) })
     })
@@ -178,7 +178,9 @@ export const make = <R = never>(
       )
 
     /** What the storage holds, good or not. */
-    const stored = onStorage("get", () => storage.get(key), Option.none())
+    const stored = Effect.suspend(() => onStorage("get", () => storage.get(key), Option.none()))
+
+    const forget = (token: AccessToken) => onStorage("remove", () => storage.remove(key, token), undefined)
 
     /** What the storage holds, if it can be used in place of a new token. */
     const replacement = (found: Option.Option<AccessToken>) =>
@@ -251,12 +253,10 @@ export const make = <R = never>(
         return TokenState.isUsable(held, now) && now < held.refreshAt ? held.ready : needed
       }),
       refresh: (token) => ask((flight) => ({ _tag: "Rejected", token, flight })),
-      invalidate: Effect.zipRight(
-        tell({ _tag: "Forgotten" }),
-        Effect.flatMap(
-          stored,
-          (found) =>
-            Option.isNone(found) ? Effect.void : onStorage("remove", () => storage.remove(key, found.value), undefined)
+      invalidate: Effect.suspend(() =>
+        Effect.zipRight(
+          tell({ _tag: "Forgotten" }),
+          Effect.flatMap(stored, Option.match({ onNone: () => Effect.void, onSome: forget }))
         )
       )
     }

@@ -1,0 +1,121 @@
+/** Everything in one run: `npm run benchmark`. The tables go to the terminal and to RESULTS.md. */
+import { readFileSync, writeFileSync } from "node:fs"
+import { cpus } from "node:os"
+import * as InProcess from "./inProcess.ts"
+import type { Quartiles } from "./measure.ts"
+import { peers } from "./peers.mjs"
+import * as Sockets from "./sockets.ts"
+import { dropIn, typed } from "./subjects.ts"
+
+const lines: Array<string> = []
+const print = (line = "") => {
+  lines.push(line)
+  process.stdout.write(`${line}\n`)
+}
+const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>) => {
+  print(`| ${head.join(" | ")} |`)
+  print(`| ${head.map((_, column) => column === 0 ? "---" : "--:").join(" | ")} |`)
+  for (const row of rows) print(`| ${row.join(" | ")} |`)
+  print()
+}
+const spread = ({ high, low, median }: Quartiles) =>
+  `${median.toFixed(3)} (${low.toFixed(3)}–${high.toFixed(3)})`
+const version = (name: string): string =>
+  JSON.parse(readFileSync(new URL(`../../node_modules/${name}/package.json`, import.meta.url), "utf8")).version
+
+print("# Results")
+print()
+print(
+  `${new Date().toISOString().slice(0, 10)}, Node ${process.versions.node}, ${cpus().length} cores (${
+    cpus()[0]?.model.trim() ?? "unknown"
+  }), effect ${version("effect")}, @effect/platform ${version("@effect/platform")}, ` +
+    `@effect/platform-node ${version("@effect/platform-node")}. Servers and clients on one machine, over loopback; ` +
+    "ratios are of interleaved pairs, medians with quartiles."
+)
+print()
+
+print("## The cost of a request whose token is at hand")
+print()
+const cost = await InProcess.ownCost()
+print("Own cost over a transport of one flatMap, tracer off. The cell is a header's text looked at for each request.")
+print()
+table(["", "ns", "bytes", "times the cell"], [
+  ["plain cell", cost.cell.nanos.toFixed(0), cost.cell.bytes.toFixed(0), "1"],
+  ...(["dropIn", "typed"] as const).map((name) => [
+    name === "dropIn" ? "drop-in" : name,
+    cost[name].nanos.toFixed(0),
+    cost[name].bytes.toFixed(0),
+    (cost[name].nanos / cost.cell.nanos).toFixed(2)
+  ])
+])
+print("Against a header set by hand, over a stub under `HttpClient.make`:")
+print()
+const off = await InProcess.overStub(false)
+const on = await InProcess.overStub(true)
+table(["", "tracer off", "tracer on"], [
+  ["drop-in", spread(off.dropIn), spread(on.dropIn)],
+  ["typed", spread(off.typed), spread(on.typed)]
+])
+
+print("## On loopback sockets")
+print()
+print(
+  "**one**, **64**: time against the subject's own transport with a header set by hand, one after another and 64 in " +
+    "flight. **cold**: token requests for 1,000 first requests at once. **storm**: token requests (and final 401s) when " +
+    "every token is revoked under 1,000 requests in flight, the 401s coming at once, and straggling over 200 ms. " +
+    "**expiry**: 50 workers on tokens of 1 s with a token endpoint 200 ms slow: token requests, 401s at the server, p99 " +
+    "and longest request in ms. **flaky**: a token endpoint that fails two of three times: failures that reach the " +
+    "callers of 200 requests, cold and after a revocation. **refusing**: token requests when the API answers 401 to " +
+    "everything, 1,000 calls a second for 10 s. **large**: the most connections open at once, for 10 requests in flight " +
+    "whose 401s are 1 MB."
+)
+print()
+const rows: Array<ReadonlyArray<string>> = []
+for (const subject of [dropIn, typed, ...peers]) {
+  process.stderr.write(`${subject.name} …\n`)
+  const one = await Sockets.overhead(subject, 1)
+  const many = await Sockets.overhead(subject, 64)
+  const cold = await Sockets.cold(subject)
+  const sudden = await Sockets.storm(subject, 0)
+  const straggling = await Sockets.storm(subject, 200)
+  const expiry = await Sockets.expiry(subject)
+  const flaky = await Sockets.flaky(subject)
+  const refusing = await Sockets.refusesAll(subject)
+  const large = await Sockets.largeRefusals(subject)
+  rows.push([
+    `${subject.name} ${subject.version}`,
+    spread(one),
+    spread(many),
+    String(cold),
+    `${sudden.tokenRequests} (${sudden.refused}) / ${straggling.tokenRequests} (${straggling.refused})`,
+    `${expiry.tokenRequests}, ${expiry.refusals}, ${expiry.p99.toFixed(0)}, ${expiry.max.toFixed(0)}`,
+    `${flaky.cold} / ${flaky.rotating}`,
+    String(refusing),
+    String(large)
+  ])
+}
+table(["client", "one", "64", "cold", "storm", "expiry", "flaky", "refusing", "large"], rows)
+
+print("## The rest")
+print()
+const interruption = await InProcess.interruption()
+const importTime = await InProcess.importTime()
+const size = await InProcess.bundleSize()
+const idle = await InProcess.idle()
+const growth = await InProcess.growth()
+table(["what", "measured"], [
+  [
+    "first of 100 callers interrupted during the fetch",
+    `${interruption.succeeded} of the others succeed, ${interruption.tokenRequests} token request, the interrupted one ` +
+    `ends within ${interruption.millis.toFixed(1)} ms`
+  ],
+  ["import of the package above effect and @effect/platform", `${importTime.median.toFixed(1)} ms`],
+  ["own code in a minimal bundle, gzipped", `${size.own} bytes (${size.all} with @noble/hashes)`],
+  ["an idle TokenService", `${idle.toFixed(0)} bytes`],
+  ["heap growth over 100,000 requests", `${growth.toFixed(0)} bytes`]
+])
+
+const results = new URL("../RESULTS.md", import.meta.url)
+const kept = readFileSync(results, { encoding: "utf8", flag: "a+" }).split("<!-- written by hand -->")[1] ?? "\n"
+if (!Sockets.isQuick) writeFileSync(results, `${lines.join("\n")}\n<!-- written by hand -->${kept}`)
+Sockets.stop()

@@ -1,0 +1,111 @@
+/** The token endpoint and the API that all subjects talk to, in a process of its own. It is told what to do by its parent. */
+import * as Http from "node:http"
+
+export interface Behaviour {
+  /** `expires_in` of the next tokens, in seconds. */
+  expiresIn: number
+  /** How long the token endpoint takes, in milliseconds. */
+  tokenDelay: number
+  /** Of three token requests, two fail with 503. */
+  isFlaky: boolean
+  /** The API answers 401 to everything. */
+  refusesAll: boolean
+  /** A 401 comes after a time of up to this, in milliseconds. */
+  straggle: number
+  /** The size of a 401's body, in bytes. */
+  refusalSize: number
+}
+
+export interface Counts {
+  tokenRequests: number
+  apiRequests: number
+  refusals: number
+  /** The most connections that were open at once. */
+  connections: number
+}
+
+export type Command =
+  | { readonly _tag: "reset"; readonly behaviour: Partial<Behaviour> }
+  | { readonly _tag: "revoke" }
+  | { readonly _tag: "counts" }
+
+export const calm: Behaviour = {
+  expiresIn: 3600,
+  tokenDelay: 0,
+  isFlaky: false,
+  refusesAll: false,
+  straggle: 0,
+  refusalSize: 2
+}
+
+if (process.send !== undefined) serve()
+
+function serve(): void {
+  let behaviour = calm
+  let counts: Counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: 0 }
+  let tokens = new Map<string, number>()
+  let issued = 0
+  let open = 0
+
+  const answer = (response: Http.ServerResponse, status: number, body: string) => {
+    response.writeHead(status, {
+      "content-type": "application/json",
+      "content-length": Buffer.byteLength(body),
+      ...(status === 401 ? { "www-authenticate": "Bearer error=\"invalid_token\"" } : {})
+    })
+    response.end(body)
+  }
+
+  const server = Http.createServer((request, response) => {
+    request.resume()
+    request.on("end", () => {
+      if (request.url === "/token") {
+        counts.tokenRequests++
+        const isFailing = behaviour.isFlaky && counts.tokenRequests % 3 !== 0
+        setTimeout(() => {
+          if (isFailing) return answer(response, 503, "{}")
+          const token = `token-${++issued}`
+          const body = JSON.stringify({
+            access_token: token,
+            token_type: "Bearer",
+            expires_in: behaviour.expiresIn,
+            issued_token_type: "urn:ietf:params:oauth:token-type:access_token"
+          })
+          tokens.set(token, Date.now() + behaviour.expiresIn * 1000)
+          answer(response, 200, body)
+        }, behaviour.tokenDelay)
+        return
+      }
+      counts.apiRequests++
+      const token = request.headers.authorization?.replace(/^Bearer /, "") ?? ""
+      if (!behaviour.refusesAll && (tokens.get(token) ?? 0) > Date.now()) return answer(response, 200, "{}")
+      counts.refusals++
+      const body = " ".repeat(behaviour.refusalSize)
+      if (behaviour.straggle === 0) return answer(response, 401, body)
+      setTimeout(() => answer(response, 401, body), Math.random() * behaviour.straggle)
+    })
+  })
+  server.keepAliveTimeout = 60_000
+  server.on("connection", (socket) => {
+    counts.connections = Math.max(counts.connections, ++open)
+    socket.on("close", () => open--)
+  })
+  server.listen(0, "127.0.0.1", () => process.send!({ port: (server.address() as { port: number }).port }))
+
+  process.on("message", (command: Command) => {
+    switch (command._tag) {
+      case "reset":
+        behaviour = { ...calm, ...command.behaviour }
+        counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: open }
+        tokens = new Map([["fixed", Infinity]])
+        break
+      case "revoke":
+        tokens = new Map([["fixed", Infinity]])
+        break
+      case "counts":
+        break
+    }
+    process.send!({ counts })
+  })
+  process.on("disconnect", () => process.exit())
+}

@@ -1,0 +1,125 @@
+/** What is measured on loopback sockets, the same for every subject. */
+import { type ChildProcess, fork } from "node:child_process"
+import { performance } from "node:perf_hooks"
+import { setTimeout as sleep } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
+import { drive, percentile, type Quartiles, ratio } from "./measure.ts"
+import type { Behaviour, Command, Counts } from "./server.ts"
+import type { Client, Environment, Subject } from "./subjects.ts"
+
+export const isQuick = process.argv.includes("--quick")
+
+const child: ChildProcess = fork(fileURLToPath(new URL("./server.mjs", import.meta.url)))
+const next = () => new Promise<{ port: number; counts: Counts }>((resolve) => child.once("message", resolve as never))
+const { port } = await next()
+
+export const environment: Environment = {
+  tokenEndpoint: `http://127.0.0.1:${port}/token`,
+  api: `http://127.0.0.1:${port}/api`
+}
+
+const tell = async (command: Command): Promise<Counts> => {
+  const answer = next()
+  child.send(command)
+  return (await answer).counts
+}
+export const reset = (behaviour: Partial<Behaviour> = {}): Promise<Counts> => tell({ _tag: "reset", behaviour })
+export const counts = (): Promise<Counts> => tell({ _tag: "counts" })
+export const stop = (): void => child.disconnect()
+
+const using = async <A>(
+  subject: Subject,
+  behaviour: Partial<Behaviour>,
+  run: (client: Client) => Promise<A>
+): Promise<A> => {
+  await reset(behaviour)
+  const client = await subject.make(environment)
+  try {
+    return await run(client)
+  } finally {
+    await client.close?.()
+  }
+}
+
+/** The statuses of requests that are sent at once. */
+const together = (client: Client, times: number) =>
+  Promise.all(Array.from({ length: times }, () => client.request().catch(() => 0)))
+
+const finalRefusals = (statuses: ReadonlyArray<number>) => statuses.filter((status) => status === 401).length
+const failures = (statuses: ReadonlyArray<number>) => statuses.filter((status) => status === 0).length
+
+export const overhead = (subject: Subject, atOnce: number): Promise<Quartiles> =>
+  using(subject, {}, (client) => {
+    const times = isQuick ? 200 : atOnce === 1 ? 1000 : 3000
+    return ratio(
+      () => drive(client.request, times, atOnce),
+      () => drive(client.bare, times, atOnce),
+      isQuick ? 3 : 21
+    )
+  })
+
+export const cold = (subject: Subject) =>
+  using(subject, { tokenDelay: 50 }, async (client) => {
+    await together(client, 1000)
+    return (await counts()).tokenRequests
+  })
+
+export const storm = (subject: Subject, straggle: number) =>
+  using(subject, { tokenDelay: 20, straggle }, async (client) => {
+    await client.request()
+    await tell({ _tag: "revoke" })
+    const before = await counts()
+    const statuses = await together(client, 1000)
+    return { tokenRequests: (await counts()).tokenRequests - before.tokenRequests, refused: finalRefusals(statuses) }
+  })
+
+export const expiry = (subject: Subject) =>
+  using(subject, { expiresIn: 1, tokenDelay: 200 }, async (client) => {
+    await client.request()
+    const before = await counts()
+    const latencies: Array<number> = []
+    const end = performance.now() + (isQuick ? 3_000 : 10_000)
+    await Promise.all(Array.from({ length: 50 }, async () => {
+      while (performance.now() < end) {
+        const start = performance.now()
+        await client.request().catch(() => 0)
+        latencies.push(performance.now() - start)
+        await sleep(10)
+      }
+    }))
+    const after = await counts()
+    return {
+      tokenRequests: after.tokenRequests - before.tokenRequests,
+      refusals: after.refusals - before.refusals,
+      p99: percentile(latencies, 0.99),
+      max: percentile(latencies, 1)
+    }
+  })
+
+export const flaky = (subject: Subject) =>
+  using(subject, { isFlaky: true }, async (client) => {
+    const first = await together(client, 200)
+    await tell({ _tag: "revoke" })
+    const second = await together(client, 200)
+    return { cold: failures(first), rotating: failures(second) }
+  })
+
+export const refusesAll = (subject: Subject) =>
+  using(subject, { refusesAll: true }, async (client) => {
+    const seconds = isQuick ? 3 : 10
+    for (let tick = 0; tick < seconds * 10; tick++) {
+      await Promise.all([together(client, 100), sleep(100)])
+    }
+    return (await counts()).tokenRequests
+  })
+
+export const largeRefusals = (subject: Subject) =>
+  using(subject, { refusalSize: 1_000_000 }, async (client) => {
+    await client.request()
+    for (let round = 0; round < 20; round++) {
+      await tell({ _tag: "revoke" })
+      await together(client, 10)
+    }
+    return (await counts()).connections
+  })
+

@@ -1,0 +1,71 @@
+/** Clients behind one small interface: those on Effect's `HttpClient` here, the others in `peers.mjs`. */
+import { HttpClient, HttpClientRequest } from "@effect/platform"
+import { NodeHttpClient } from "@effect/platform-node"
+import { Context, Effect, Layer, ManagedRuntime, Redacted } from "effect"
+import { Alf, AuthorizedHttpClient } from "effect-alf"
+import { createRequire } from "node:module"
+
+export interface Environment {
+  readonly tokenEndpoint: string
+  readonly api: string
+}
+
+export interface Client {
+  /** One request with a token, read to its end; the status, or 0 if it failed. */
+  readonly request: () => Promise<number>
+  /** The same over the subject's own transport, with a header set by hand. */
+  readonly bare: () => Promise<number>
+  readonly close?: () => Promise<void>
+}
+
+export interface Subject {
+  readonly name: string
+  readonly version: string
+  readonly make: (environment: Environment) => Promise<Client>
+}
+
+const require = createRequire(import.meta.url)
+
+export class Own extends Context.Tag("Own")<Own, HttpClient.HttpClient.With<unknown>>() {}
+
+export const alfOptions = (environment: Environment): Alf.Options => ({
+  tokenEndpoint: environment.tokenEndpoint,
+  clientId: "id",
+  clientSecret: Redacted.make("secret"),
+  origins: [new URL(environment.api).origin]
+})
+
+const status = (client: HttpClient.HttpClient.With<unknown>, url: string) =>
+  client.get(url).pipe(
+    Effect.flatMap((response) => Effect.as(response.arrayBuffer, response.status)),
+    Effect.catchAll((error) => Effect.succeed(error instanceof AuthorizedHttpClient.Unauthorized ? 401 : 0))
+  )
+
+export const withHeader = HttpClient.mapRequest(HttpClientRequest.setHeader("authorization", "Bearer fixed"))
+
+const onEffect = (
+  name: string,
+  layer: (environment: Environment) => Layer.Layer<Own, unknown, HttpClient.HttpClient>
+): Subject => ({
+  name,
+  version: require("effect-alf/package.json").version,
+  make: async (environment) => {
+    const runtime = ManagedRuntime.make(
+      layer(environment).pipe(Layer.provideMerge(NodeHttpClient.layerUndici))
+    )
+    const { bare, own } = await runtime.runPromise(Effect.all({ bare: HttpClient.HttpClient, own: Own }))
+    const request = status(own, environment.api)
+    const floor = status(withHeader(bare), environment.api)
+    return {
+      request: () => runtime.runPromise(request),
+      bare: () => runtime.runPromise(floor),
+      close: () => runtime.dispose()
+    }
+  }
+})
+
+export const dropIn = onEffect("effect-alf, drop-in", (environment) =>
+  Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ httpClient }) => httpClient)))
+
+export const typed = onEffect("effect-alf, typed", (environment) =>
+  Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ authorizedHttpClient }) => authorizedHttpClient)))
