@@ -220,14 +220,21 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
     const withBearer = bearer()
     const refusals = new Map<string, Refusals.Refusal>()
 
+    /** Notes what an origin did. */
     const note = (
       origin: string,
-      token: AccessToken,
-      change: (before: Refusals.Refusal | undefined, token: AccessToken, now: number) => Refusals.Refusal
+      change: (before: Refusals.Refusal | undefined, now: number) => Refusals.Refusal | undefined
     ) =>
       Effect.map(Clock.currentTimeMillis, (now) => {
-        refusals.set(origin, change(refusals.get(origin), token, now))
+        const refusal = change(refusals.get(origin), now)
+        if (refusal === undefined) refusals.delete(origin)
+        else refusals.set(origin, refusal)
       })
+    const noteRefused = (origin: string, token: AccessToken) =>
+      note(origin, (before, now) => Refusals.refused(before, token, now))
+    const noteFetched = (origin: string, token: AccessToken) =>
+      note(origin, (before) => Refusals.fetched(before, token))
+    const noteAccepted = (origin: string) => note(origin, Refusals.accepted)
 
     return <E, R, E2>(client: HttpClient.HttpClient.With<E, R>, flavour: Flavour<E2>) => {
       type Sent = Effect.Effect<Response, E | E2, R>
@@ -254,8 +261,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
               if (response.status === 401 && sent !== undefined) {
                 return onRefused({ request, token: sent, response, answer })
               }
-              if (refusals.size > 0 && response.status < 500) refusals.delete(origin)
-              return answer
+              return refusals.size > 0 && response.status < 500 ? Effect.zipRight(noteAccepted(origin), answer) : answer
             },
             onFailure: (cause): Sent => {
               const response = unauthorizedIn(cause)
@@ -278,7 +284,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
             Effect.zipRight(attempt(request, origin, tokens.refresh(token), (refused) => {
               isRefused = true
               return Effect.zipRight(
-                note(origin, refused.token, Refusals.refused),
+                noteRefused(origin, refused.token),
                 flavour.refuse(refused, toUnauthorized(refused))
               )
             })),
@@ -297,7 +303,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
       const renew = (origin: string, { token }: Refused<E | E2, R>) =>
         pipe(
           tokens.refresh(token),
-          Effect.flatMap((fresh) => note(origin, fresh, Refusals.fetched)),
+          Effect.flatMap((fresh) => noteFetched(origin, fresh)),
           Effect.ignore,
           Effect.forkDaemon,
           // lets the refresh begin, so that the refused token is not handed out again
@@ -309,7 +315,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
           const refusal = refusals.get(origin)
           if (Refusals.isPaused(refusal, now)) return flavour.refuse(refused, error)
           if (Refusals.isUntried(refusal, refused.token)) {
-            return Effect.zipRight(note(origin, refused.token, Refusals.refused), flavour.refuse(refused, error))
+            return Effect.zipRight(noteRefused(origin, refused.token), flavour.refuse(refused, error))
           }
           return isReplayable(refused.request.body)
             ? replay(origin, refused)

@@ -154,13 +154,15 @@ export const make = (
 
     const attempt = (params: UrlParams.UrlParams, attempts: number): Effect.Effect<AccessToken, TokenError> =>
       Effect.gen(function*() {
-        const clientSecret = yield* Effect.mapError(secret, () =>
-          new TokenRequestError({
-            reason: "Secret",
-            endpoint,
-            attempts,
-            description: "The client secret was not read"
-          }))
+        const clientSecret = yield* Effect.catchAllCause(secret, () =>
+          Effect.fail(
+            new TokenRequestError({
+              reason: "Secret",
+              endpoint,
+              attempts,
+              description: "The client secret was not read"
+            })
+          ))
         const proof = authentication.prove({ id: clientId, secret: clientSecret })
         const form = UrlParams.appendAll(params, proof.params ?? {})
         const secrets = [

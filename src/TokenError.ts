@@ -178,12 +178,15 @@ export const isTransient = (error: TokenError): boolean => {
 }
 
 /**
- * Whether the authorization server refused for good: an OAuth error code that another attempt would only repeat.
+ * Whether the authorization server refused for good: an OAuth error code that another attempt would only repeat, or a
+ * sign-in that was denied.
  *
  * @since 0.1.0
  * @category predicates
  */
 export const isRefusal = (error: TokenError): boolean =>
-  error._tag === "TokenErrorResponse" && error.error !== undefined && !isTransient(error)
+  error._tag === "TokenErrorResponse"
+    ? error.error !== undefined && !isTransient(error)
+    : error._tag === "AuthorizationError" && error.reason === "Denied"
 
 const times = (attempts: number): string => attempts === 1 ? "1 attempt" : `${attempts} attempts`
