@@ -12,7 +12,16 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
-    sequence: { concurrent: false },
-    testTimeout: 20_000
+    // tests over real sockets watch the time: one file after another, on any number of cores
+    fileParallelism: false,
+    testTimeout: 20_000,
+    hookTimeout: 20_000,
+    typecheck: {
+      include: ["test/**/*.test-d.ts"],
+      tsconfig: "test/tsconfig.json"
+    },
+    coverage: {
+      include: ["src/**/*.ts"]
+    }
   }
 })

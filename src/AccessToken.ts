@@ -100,5 +100,6 @@ export const encode = (self: AccessToken): string => encodeStored({ version: 1, 
 export const decode = (text: unknown): Option.Option<AccessToken> =>
   Option.filterMap(
     decodeStored(text),
-    ({ token }) => isHeaderSafe(Redacted.value(token.value)) ? Option.some(token) : Option.none()
+    ({ token }) =>
+      isHeaderSafe(token.type) && isHeaderSafe(Redacted.value(token.value)) ? Option.some(token) : Option.none()
   )

@@ -13,10 +13,11 @@ import type * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -30,10 +31,12 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { AccessToken } from "./AccessToken.ts"
 import { parseChallenges } from "./internal/challenge.ts"
-import { isLoopback, issue } from "./internal/configuration.ts"
+import { responseWithoutToken, toHttpClientError, withoutToken } from "./internal/httpClientError.ts"
 import { inModule } from "./internal/log.ts"
+import * as Origins from "./internal/origins.ts"
 import * as Refusals from "./internal/refusals.ts"
 import { scrub } from "./internal/scrub.ts"
+import { within } from "./internal/within.ts"
 import { type ConfigurationError, isTokenError, type TokenError } from "./TokenError.ts"
 import * as TokenMetrics from "./TokenMetrics.ts"
 import { TokenService } from "./TokenService.ts"
@@ -216,7 +219,7 @@ type Authorize = <E, R, E2>(
 const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationError, TokenService> =>
   Effect.gen(function*() {
     const tokens = yield* TokenService
-    const originOf = yield* matcher(options.origins)
+    const originOf = yield* Origins.originOf(options.origins)
     const withBearer = bearer()
     const refusals = new Map<string, Refusals.Refusal>()
 
@@ -233,7 +236,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
     const noteRefused = (origin: string, token: AccessToken) =>
       note(origin, (before, now) => Refusals.refused(before, token, now))
     const noteFetched = (origin: string, token: AccessToken) =>
-      note(origin, (before) => Refusals.fetched(before, token))
+      note(origin, (before, now) => Refusals.fetched(before, token, now))
     const noteAccepted = (origin: string) => note(origin, Refusals.accepted)
 
     return <E, R, E2>(client: HttpClient.HttpClient.With<E, R>, flavour: Flavour<E2>) => {
@@ -257,17 +260,18 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
           }),
           {
             onSuccess: (response): Sent => {
-              const answer = Effect.succeed(response)
+              const answer = Effect.succeed(response.status < 400 ? response : responseWithoutToken(response))
               if (response.status === 401 && sent !== undefined) {
                 return onRefused({ request, token: sent, response, answer })
               }
               return refusals.size > 0 && response.status < 500 ? Effect.zipRight(noteAccepted(origin), answer) : answer
             },
             onFailure: (cause): Sent => {
-              const response = unauthorizedIn(cause)
-              return response === undefined || sent === undefined
-                ? flavour.fail(cause, request)
-                : onRefused({ request, token: sent, response, answer: flavour.fail(cause, request) })
+              const answer = flavour.fail(Cause.map(cause, withoutToken), request)
+              const response = responseIn(cause)
+              if (response === undefined || sent === undefined) return answer
+              if (response.status === 401) return onRefused({ request, token: sent, response, answer })
+              return response.status < 500 ? Effect.zipRight(noteAccepted(origin), answer) : answer
             }
           }
         )
@@ -276,34 +280,43 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
       /** The 401's body is let go of, the token is refreshed, the request is sent again: once. */
       const replay = (origin: string, { request, response, token }: Refused<E | E2, R>): Sent =>
         Effect.suspend(() => {
-          let isRefused = false
+          let outcome: "unsent" | "refused" | "answered" = "unsent"
+          const fresh = Effect.tap(tokens.refresh(token), () =>
+            Effect.sync(() => {
+              outcome = "answered"
+            }))
           return pipe(
             Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
             inModule("AuthorizedHttpClient"),
             Effect.zipRight(letGo(response)),
-            Effect.zipRight(attempt(request, origin, tokens.refresh(token), (refused) => {
-              isRefused = true
+            Effect.zipRight(attempt(request, origin, fresh, (refused) => {
+              outcome = "refused"
               return Effect.zipRight(
                 noteRefused(origin, refused.token),
                 flavour.refuse(refused, toUnauthorized(refused))
               )
             })),
             Effect.onExit((exit) =>
-              Metric.increment(Metric.tagged(
-                TokenMetrics.replays,
-                "outcome",
-                isRefused ? "refused" : Exit.isSuccess(exit) ? "accepted" : "failed"
-              ))
+              outcome === "unsent"
+                ? Effect.void
+                : Metric.increment(Metric.tagged(
+                  TokenMetrics.replays,
+                  "outcome",
+                  outcome === "refused" ? outcome : Exit.isSuccess(exit) ? "accepted" : "failed"
+                ))
             ),
             Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
           )
         })
 
       /** Without a replay the caller is answered at once; the token is renewed for the next request. */
-      const renew = (origin: string, { token }: Refused<E | E2, R>) =>
+      const renew = (origin: string, { token }: Refused<E | E2, R>, now: number) =>
         pipe(
           tokens.refresh(token),
-          Effect.flatMap((fresh) => noteFetched(origin, fresh)),
+          // one that was there already may have been accepted before
+          Effect.flatMap((fresh) =>
+            DateTime.toEpochMillis(fresh.issuedAt) >= now ? noteFetched(origin, fresh) : Effect.void
+          ),
           Effect.ignore,
           Effect.forkDaemon,
           // lets the refresh begin, so that the refused token is not handed out again
@@ -317,9 +330,10 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
           if (Refusals.isUntried(refusal, refused.token)) {
             return Effect.zipRight(noteRefused(origin, refused.token), flavour.refuse(refused, error))
           }
-          return isReplayable(refused.request.body)
-            ? replay(origin, refused)
-            : Effect.zipRight(renew(origin, refused), flavour.refuse(refused, error))
+          if (isReplayable(refused.request.body)) return replay(origin, refused)
+          return Refusals.isFresh(refusal, now)
+            ? flavour.refuse(refused, error)
+            : Effect.zipRight(renew(origin, refused, now), flavour.refuse(refused, error))
         })
 
       return HttpClient.makeWith(
@@ -357,51 +371,11 @@ const bearer = () => {
   }
 }
 
-/** Where a URL leads: one of the origins, another one, or nowhere yet. */
-const matcher = (
-  origins: Options["origins"]
-): Effect.Effect<(url: string) => string, ConfigurationError> =>
-  Effect.gen(function*() {
-    if (origins !== "any" && !Array.isArray(origins)) {
-      return yield* issue("origins is missing: list the origins of your API, or write \"any\"")
-    }
-    const listed = new Set<string>()
-    for (const [index, input] of origins === "any" ? [] : origins.entries()) {
-      if (!URL.canParse(String(input)) || !/^https?:$/.test(new URL(input).protocol)) {
-        return yield* issue(`origins[${index}] is no https or http URL: write one such as https://api.example.com`)
-      }
-      listed.add(new URL(input).origin)
-    }
-    if (origins !== "any" && listed.size === 0) {
-      return yield* issue("origins is empty, so no request would carry a token: list the origins of your API")
-    }
-    const isMeant = (url: URL) =>
-      origins === "any"
-        ? url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url))
-        : listed.has(url.origin)
-
-    // nearly every URL begins with an origin that was seen before: comparing is much cheaper than parsing
-    const known = [...listed]
-    return (url) => {
-      for (const origin of known) {
-        if (url.startsWith(origin) && endsOrigin(url.charCodeAt(origin.length))) return origin
-      }
-      if (!URL.canParse(url)) return "relative"
-      const parsed = new URL(url)
-      if (!isMeant(parsed)) return "other"
-      if (origins === "any" && known.length < 16) known.push(parsed.origin)
-      return parsed.origin
-    }
-  })
-
-/** The end of the text, or one of `/?#`. */
-const endsOrigin = (code: number): boolean => Number.isNaN(code) || code === 47 || code === 63 || code === 35
-
-/** The 401 in the error of a client that turns statuses into errors; not that of a token endpoint. */
-const unauthorizedIn = (cause: Cause.Cause<unknown>): Response | undefined => {
+/** The answer in the error of a client that turns statuses into errors; not that of a token endpoint. */
+const responseIn = (cause: Cause.Cause<unknown>): Response | undefined => {
   const error = Option.getOrUndefined(Cause.failureOption(cause))
-  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.response.status === 401 &&
-      error.reason === "StatusCode" && !isTokenError(error.cause)
+  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode" &&
+      !isTokenError(error.cause)
     ? error.response
     : undefined
 }
@@ -409,17 +383,12 @@ const unauthorizedIn = (cause: Cause.Cause<unknown>): Response | undefined => {
 const toUnauthorized = (refused: Refused<unknown, unknown>): Unauthorized =>
   new Unauthorized({
     method: refused.request.method,
-    url: withoutQuery(refused.request.url),
+    url: Origins.withoutQuery(refused.request.url),
     status: 401,
     challenges: parseChallenges(
       scrub(refused.response.headers["www-authenticate"] ?? "", [Redacted.value(refused.token.value)])
     )
   })
-
-const withoutQuery = (text: string): string => {
-  const url = new URL(text)
-  return `${url.origin}${url.pathname}`
-}
 
 const relativeUrl = (request: Request): HttpClientError.RequestError =>
   new HttpClientError.RequestError({
@@ -439,8 +408,7 @@ const drainTimeout = Duration.seconds(1)
 const letGo = (response: Response): Effect.Effect<void> =>
   pipe(
     Stream.runFoldWhile(response.stream, 0, (size) => size <= maxDrained, (size, chunk) => size + chunk.length),
-    Effect.disconnect,
-    Effect.timeout(drainTimeout),
+    within(drainTimeout, () => "slow"),
     Effect.catchAllCause(() => Effect.void)
   )
 
@@ -451,54 +419,4 @@ const isReplayable = (body: HttpBody.HttpBody): boolean =>
 /** Whether a raw body is a value, and not something that is read once. */
 const isValue = (body: unknown): boolean =>
   body === null || body === undefined || typeof body === "string" || body instanceof ArrayBuffer ||
-  ArrayBuffer.isView(body) ||
-  ["[object Blob]", "[object File]", "[object FormData]", "[object URLSearchParams]"].includes(
-    Object.prototype.toString.call(body)
-  )
-
-/** What a client whose error type has no place for a `TokenError` fails with instead. */
-const toHttpClientError = (error: TokenError, request: Request): HttpClientError.HttpClientError => {
-  const description = error.message
-  switch (error._tag) {
-    case "TokenRequestError":
-      return new HttpClientError.RequestError({
-        request: HttpClientRequest.post(error.endpoint),
-        reason: "Transport",
-        cause: error,
-        description
-      })
-    case "TokenErrorResponse": {
-      const request = HttpClientRequest.post(error.endpoint)
-      return new HttpClientError.ResponseError({
-        request,
-        response: HttpClientResponse.fromWeb(request, toResponse(error.status, error.body)),
-        reason: "StatusCode",
-        cause: error,
-        description
-      })
-    }
-    case "InvalidTokenResponse": {
-      const request = HttpClientRequest.post(error.endpoint)
-      return new HttpClientError.ResponseError({
-        request,
-        response: HttpClientResponse.fromWeb(request, toResponse(200, "")),
-        reason: "Decode",
-        cause: error,
-        description
-      })
-    }
-    case "AuthorizationError":
-      return new HttpClientError.RequestError({
-        request: HttpClientRequest.make(request.method)(withoutQuery(request.url)),
-        reason: "Encode",
-        cause: error,
-        description
-      })
-  }
-}
-
-/** A web response of any status; those that the constructor refuses have no body there. */
-const toResponse = (status: number, body: string): globalThis.Response =>
-  status === 0
-    ? globalThis.Response.error()
-    : new globalThis.Response(status === 204 || status === 205 || status === 304 ? null : body, { status })
+  ArrayBuffer.isView(body) || body instanceof Blob || body instanceof FormData || body instanceof URLSearchParams

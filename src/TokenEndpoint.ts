@@ -10,7 +10,6 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as UrlParams from "@effect/platform/UrlParams"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -23,20 +22,15 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
-import * as Stream from "effect/Stream"
 import type { AccessToken } from "./AccessToken.ts"
 import * as ClientAuthentication from "./ClientAuthentication.ts"
 import { check, endpointUrl, finiteDuration } from "./internal/configuration.ts"
-import { scrub, secretValues, truncate } from "./internal/scrub.ts"
-import { decodeAnswer, scopes } from "./internal/tokenAnswer.ts"
-import {
-  type ConfigurationError,
-  InvalidTokenResponse,
-  isTransient,
-  type TokenError,
-  TokenErrorResponse,
-  TokenRequestError
-} from "./TokenError.ts"
+import { inModule } from "./internal/log.ts"
+import { scrub, secretValues } from "./internal/scrub.ts"
+import { scopes } from "./internal/tokenAnswer.ts"
+import { decodeResponse, readAnswer } from "./internal/tokenResponse.ts"
+import { within } from "./internal/within.ts"
+import { type ConfigurationError, isTransient, type TokenError, TokenRequestError } from "./TokenError.ts"
 import * as TokenMetrics from "./TokenMetrics.ts"
 
 /**
@@ -106,12 +100,6 @@ export interface Options {
   readonly allowInsecureTokenEndpoint?: boolean | undefined
 }
 
-/** No more of an answer is read than this, in bytes. */
-const maxAnswer = 1024 * 1024
-
-/** No more of an answer is shown than this, in bytes. */
-const maxShown = 4 * 1024
-
 /** A longer `Retry-After` is not waited for. */
 const maxRetryAfter = Duration.seconds(60)
 
@@ -132,6 +120,12 @@ export const make = (
       "clientId is empty: write the identifier that the authorization server gave this client")
     const authentication = options.clientAuthentication ??
       (options.clientSecret === undefined ? ClientAuthentication.none : ClientAuthentication.basic)
+    yield* check(
+      options.clientSecret === undefined || Redacted.isRedacted(options.clientSecret) ||
+        Effect.isEffect(options.clientSecret),
+      () =>
+        "clientSecret is neither Redacted nor an Effect: write Redacted.make(…), or Config.redacted(…)"
+    )
     yield* check(!authentication.requiresSecret || options.clientSecret !== undefined, () =>
       `clientAuthentication (${authentication.method}) needs a clientSecret: give one, or use ClientAuthentication.none`)
     yield* Option.match(authentication.issue(clientId), {
@@ -174,8 +168,7 @@ export const make = (
           base,
           HttpClientRequest.bodyUrlParams(form),
           proof.authorization === undefined
-            ? (request) =>
-              request
+            ? (request) => request
             : HttpClientRequest.setHeader("authorization", proof.authorization)
         )
 
@@ -190,7 +183,7 @@ export const make = (
               description: scrub(describe(error), secrets)
             })
         )
-        return yield* decode(answer, {
+        return yield* decodeResponse(answer, {
           endpoint,
           attempts,
           secrets,
@@ -200,31 +193,25 @@ export const make = (
           defaultExpiresIn
         })
       }).pipe(
-        Effect.disconnect,
-        Effect.timeoutFail({
-          duration: timeout,
-          onTimeout: () =>
-            new TokenRequestError({
-              reason: "Timeout",
-              endpoint,
-              attempts,
-              description: `No answer within ${Duration.format(timeout)}`
-            })
-        }),
-        Effect.tapBoth({
-          onSuccess: () => observed("success"),
-          onFailure: (error) => observed(error._tag)
-        }),
-        Metric.trackDuration(TokenMetrics.tokenRequestDuration)
+        within(timeout, () =>
+          new TokenRequestError({
+            reason: "Timeout",
+            endpoint,
+            attempts,
+            description: `No answer within ${Duration.format(timeout)}`
+          })),
+        Effect.either,
+        Effect.timedWith(nanos),
+        Effect.tap(([duration, outcome]) => observe(duration, Either.isRight(outcome) ? "success" : outcome.left._tag)),
+        Effect.flatMap(([_, outcome]) => outcome)
       )
 
-    const observed = (outcome: string) =>
-      Effect.zipRight(
-        Metric.increment(Metric.tagged(TokenMetrics.tokenRequests, "outcome", outcome)),
-        Effect.annotateLogs(Effect.logDebug("token request", { endpoint, outcome }), {
-          package: "effect-alf",
-          module: "TokenEndpoint"
-        })
+    const observe = (duration: Duration.Duration, outcome: string) =>
+      pipe(
+        Effect.logDebug("token request", { endpoint, outcome }),
+        inModule("TokenEndpoint"),
+        Effect.zipRight(Metric.update(TokenMetrics.tokenRequestDuration, duration)),
+        Effect.zipRight(Metric.increment(Metric.tagged(TokenMetrics.tokenRequests, "outcome", outcome)))
       )
 
     return {
@@ -278,109 +265,6 @@ const withoutRedirects = (client: HttpClient.HttpClient) =>
 const isStatusError = (error: HttpClientError.HttpClientError): error is HttpClientError.ResponseError =>
   error._tag === "ResponseError" && error.reason === "StatusCode"
 
-interface Answer {
-  readonly status: number
-  readonly retryAfter: string | undefined
-  /** None if there was more than `maxAnswer`. */
-  readonly text: Option.Option<string>
-}
-
-const readAnswer = (
-  response: HttpClientResponse.HttpClientResponse
-): Effect.Effect<Answer, HttpClientError.ResponseError> =>
-  pipe(
-    Stream.runFoldWhile(
-      response.stream,
-      { chunks: [] as ReadonlyArray<Uint8Array>, size: 0 },
-      ({ size }) => size <= maxAnswer,
-      ({ chunks, size }, chunk) => ({ chunks: [...chunks, chunk], size: size + chunk.length })
-    ),
-    Effect.map(({ chunks, size }) => size > maxAnswer ? Option.none() : Option.some(decodeUtf8(chunks))),
-    Effect.catchIf((error) => error.reason === "EmptyBody", () => Effect.succeedSome("")),
-    Effect.map((text) => ({ status: response.status, retryAfter: response.headers["retry-after"], text }))
-  )
-
-const decodeUtf8 = (chunks: ReadonlyArray<Uint8Array>): string => {
-  const decoder = new TextDecoder()
-  return chunks.map((chunk) => decoder.decode(chunk, { stream: true })).join("") + decoder.decode()
-}
-
-interface DecodeOptions {
-  readonly endpoint: string
-  readonly attempts: number
-  readonly secrets: ReadonlyArray<string>
-  readonly sentAt: number
-  readonly receivedAt: number
-  readonly requestedScope: ReadonlyArray<string>
-  readonly defaultExpiresIn: Option.Option<Duration.Duration>
-}
-
-const decode = (
-  answer: Answer,
-  options: DecodeOptions
-): Either.Either<AccessToken, TokenErrorResponse | InvalidTokenResponse> => {
-  const { attempts, endpoint } = options
-  const invalid = (issue: string) => Either.left(new InvalidTokenResponse({ endpoint, issue }))
-  const members = Option.flatMap(answer.text, parseObject)
-  const isSuccess = answer.status >= 200 && answer.status < 300
-  const error = Option.map(members, (object) => object["error"])
-  if (!isSuccess || Option.exists(error, (value) => value !== undefined && value !== null)) {
-    const secrets = [
-      ...options.secrets,
-      ...["access_token", "refresh_token", "id_token"].flatMap((name) =>
-        Option.toArray(Option.filter(Option.map(members, (object) => object[name]), isString))
-      )
-    ]
-    const shown = (text: string) => truncate(scrub(text, secrets), maxShown)
-    const text = (name: string) =>
-      Option.match(Option.filter(Option.map(members, (object) => object[name]), isString), {
-        onNone: () => undefined,
-        onSome: shown
-      })
-    return Either.left(
-      new TokenErrorResponse({
-        endpoint,
-        attempts,
-        status: answer.status,
-        error: Option.getOrUndefined(Option.filter(error, isErrorCode)) ?? text("error"),
-        errorDescription: text("error_description"),
-        errorUri: text("error_uri"),
-        retryAfter: parseRetryAfter(answer.retryAfter, options.receivedAt),
-        body: Option.match(answer.text, { onNone: () => "", onSome: shown })
-      })
-    )
-  }
-  if (Option.isNone(answer.text)) return invalid("it is longer than 1 MiB")
-  if (Option.isNone(members)) return invalid("it is not a JSON object")
-  return Either.mapLeft(
-    decodeAnswer(members.value, options),
-    (issue) => new InvalidTokenResponse({ endpoint, issue })
-  )
-}
-
-/** Registered codes are shown even where a short secret happens to be part of one. */
-const isErrorCode = (u: unknown): u is string =>
-  u === "invalid_request" || u === "invalid_client" || u === "invalid_grant" || u === "invalid_scope" ||
-  u === "invalid_target" || u === "unauthorized_client" || u === "unsupported_grant_type" || u === "access_denied" ||
-  u === "server_error" || u === "temporarily_unavailable"
-
-const isString = (u: unknown): u is string => typeof u === "string"
-
-const parseObject = (text: string): Option.Option<Readonly<Record<string, unknown>>> =>
-  Option.filter(
-    Option.liftThrowable((text: string): unknown => JSON.parse(text))(text),
-    (value): value is Readonly<Record<string, unknown>> =>
-      typeof value === "object" && value !== null && !Array.isArray(value)
-  )
-
-/** Seconds or a date (RFC 9110 §10.2.3). */
-const parseRetryAfter = (value: string | undefined, now: number): Duration.Duration | undefined => {
-  if (value === undefined) return undefined
-  if (/^\s*\d+\s*$/.test(value)) return Duration.seconds(Number(value))
-  const date = Date.parse(value)
-  return Number.isNaN(date) ? undefined : Duration.millis(Math.max(0, date - now))
-}
-
 /** What broke, in the words of the transport: the messages of the error and of its causes. */
 const describe = (error: HttpClientError.HttpClientError): string => {
   const messages: Array<string> = [error.description ?? `${error.reason} error`]
@@ -424,6 +308,9 @@ const retrySchedule = (
       Schedule.intersect(Schedule.recurs(times))
     )
   })
+
+/** The clock's nanoseconds, from its milliseconds: a TestClock has no others. */
+const nanos = Effect.map(Clock.currentTimeMillis, (millis) => BigInt(Math.round(millis)) * 1_000_000n)
 
 const retryAfter = (error: TokenError): Duration.Duration =>
   error._tag === "TokenErrorResponse" && error.retryAfter !== undefined ? error.retryAfter : Duration.zero

@@ -28,6 +28,7 @@ import * as Tracer from "effect/Tracer"
 import { AccessToken, supersedes, timeToLive } from "./AccessToken.ts"
 import type { Grant } from "./Grant.ts"
 import { digest } from "./internal/digest.ts"
+import { degraded, guard } from "./internal/guardedStorage.ts"
 import { inModule } from "./internal/log.ts"
 import * as TokenState from "./internal/tokenState.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
@@ -83,11 +84,18 @@ export interface Options<R = never> extends WindowOptions {
   readonly grant: Grant<R>
 }
 
-/** A storage that has not answered by then counts as down. */
-const storageTimeout = Duration.seconds(1)
+/** How often, and how long, one who waits for another process looks at the storage; pauses of whole milliseconds. */
+const polling = pipe(
+  Schedule.exponential("50 millis", 1.5),
+  Schedule.either(Schedule.spaced("1 second")),
+  Schedule.jittered,
+  Schedule.modifyDelay((_, pause) => Duration.millis(Math.ceil(Duration.toMillis(pause)))),
+  Schedule.upTo("1 minute")
+)
 
-/** How often one who waits for another process to fetch the token looks at the storage. */
-const polling = Schedule.jittered(Schedule.either(Schedule.exponential("50 millis", 1.5), Schedule.spaced("1 second")))
+const tooLong = new TokenStorageError({ operation: "exclusive", description: "not entered within 1 minute" })
+
+type GuardedStorage = ReturnType<typeof guard>
 
 type Flight = Deferred.Deferred<AccessToken, TokenError>
 
@@ -158,7 +166,7 @@ export const make = <R = never>(
         Effect.gen(function*() {
           const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
           const isCurrent = yield* tell({ _tag: "Arrived", held })
-          if (!isCurrent) yield* forget(token)
+          if (!isCurrent) yield* guard(storage, key).remove(token)
         }),
       onFailure: (cause: Cause.Cause<TokenError>) => tell({ _tag: "Failed", error: Cause.failureOption(cause) })
     })
@@ -167,8 +175,7 @@ export const make = <R = never>(
       pipe(
         Effect.logDebug("a new token is needed", { reason }),
         Effect.zipRight(Metric.increment(Metric.tagged(TokenMetrics.tokenRefreshes, "reason", reason))),
-        Effect.zipRight(Effect.flatMap(stored, replacement)),
-        Effect.flatMap(Option.match({ onNone: () => fetchExclusively, onSome: Effect.succeed })),
+        Effect.zipRight(Effect.suspend(() => fetchOnce(guard(storage, key)))),
         inModule("TokenService"),
         // what the layer was built with, whoever asks; of the caller there is only the span
         Effect.mapInputContext((caller: Context.Context<Tracer.ParentSpan>) =>
@@ -177,72 +184,57 @@ export const make = <R = never>(
         Effect.withSpan("TokenService.acquire", { captureStackTrace: false, attributes: { reason } })
       )
 
-    /** What the storage holds, good or not. */
-    const stored = Effect.suspend(() => onStorage("get", () => storage.get(key), Option.none()))
-
-    const forget = (token: AccessToken) => onStorage("remove", () => storage.remove(key, token), undefined)
-
-    /** What the storage holds, if it can be used in place of a new token. */
-    const replacement = (found: Option.Option<AccessToken>) =>
-      Effect.map(
-        current,
-        (state) =>
-          Option.filter(
-            found,
-            (token) =>
-              TokenState.isReplacement(state, TokenState.hold(token, windows, 1), clock.unsafeCurrentTimeMillis())
-          )
-      )
-
-    const fetch = Effect.gen(function*() {
-      const found = yield* stored
-      const other = yield* replacement(found)
-      if (Option.isSome(other)) return other.value
-      const own = Option.map(Option.fromNullable((yield* current).held), (held) => held.token)
-      const token = yield* grant.acquire(newest(found, own))
-      const isOutdated = (yield* current).flight?.isOutdated === true
-      const isOver = Option.contains(timeToLive(token, clock.unsafeCurrentTimeMillis()), 0)
-      if (!isOver && !isOutdated) yield* onStorage("set", () => storage.set(key, token), undefined)
-      return token
-    })
-
     /** One fetch for all who share the storage; whoever cannot enter goes on as soon as the other's token is there. */
-    const fetchExclusively = Effect.suspend(() => {
-      let isEntered = false
-      let outcome: Exit.Exit<AccessToken, TokenError> | undefined
-      const section = Effect.suspend(() =>
-        storage.exclusive(key)(
-          Effect.onExit(
-            Effect.suspend(() => {
-              isEntered = true
-              return fetch
-            }),
-            (exit) =>
-              Effect.sync(() => {
-                outcome = exit
-              })
+    const fetchOnce = (shared: GuardedStorage) =>
+      Effect.flatMap(replacement(shared), (found) => {
+        if (Option.isSome(found)) return Effect.succeed(found.value)
+        let isEntered = false
+        const section = shared.exclusive(Effect.suspend(() => {
+          isEntered = true
+          return fetch(shared)
+        }))
+        const watch = pipe(
+          Effect.flatten(replacement(shared)),
+          Effect.retry(polling),
+          Effect.delay("50 millis"),
+          Effect.option,
+          Effect.flatMap((found) =>
+            isEntered
+              ? Effect.never
+              : Option.isSome(found)
+              ? Effect.succeed(found.value)
+              : Effect.zipRight(degraded("exclusive", Cause.fail(tooLong)), fetch(shared))
           )
         )
+        return Effect.raceFirst(section, watch)
+      })
+
+    const fetch = (shared: GuardedStorage) =>
+      Effect.gen(function*() {
+        const found = yield* shared.get
+        const state = yield* current
+        if (Option.isSome(found) && isReplacement(state, found.value)) return found.value
+        const previous = newest(
+          Option.filter(found, (token) => !TokenState.isForgotten(state, token)),
+          Option.map(Option.fromNullable(state.held), (held) => held.token)
+        )
+        const token = yield* grant.acquire(previous)
+        const isOutdated = (yield* current).flight?.isOutdated === true
+        const isOver = Option.contains(timeToLive(token, clock.unsafeCurrentTimeMillis()), 0)
+        if (!isOver && !isOutdated) yield* shared.set(token)
+        return token
+      })
+
+    /** The token of the storage, if it can be used in place of a new one. */
+    const replacement = (shared: GuardedStorage) =>
+      Effect.zipWith(
+        shared.get,
+        current,
+        (found, state) => Option.filter(found, (token) => isReplacement(state, token))
       )
-      const watch = pipe(
-        Effect.flatMap(stored, replacement),
-        Effect.flatMap((found) => isEntered ? Effect.never : found),
-        Effect.retry(polling),
-        Effect.delay("50 millis")
-      )
-      return pipe(
-        Effect.exit(section),
-        // the section may fail before the fetch, or after it: what the fetch ended in is what counts
-        Effect.flatMap((exit) =>
-          outcome !== undefined && !Exit.isInterrupted(outcome)
-            ? outcome
-            : Exit.isSuccess(exit)
-            ? exit
-            : Effect.zipRight(degraded("exclusive", exit.cause), fetch)
-        ),
-        Effect.raceFirst(Effect.catchTag(watch, "NoSuchElementException", () => Effect.never))
-      )
-    })
+
+    const isReplacement = (state: TokenState.State<Flight>, token: AccessToken) =>
+      TokenState.isReplacement(state, TokenState.hold(token, windows, 1), clock.unsafeCurrentTimeMillis())
 
     const needed = ask((flight) => ({ _tag: "Needed", flight }))
 
@@ -253,12 +245,13 @@ export const make = <R = never>(
         return TokenState.isUsable(held, now) && now < held.refreshAt ? held.ready : needed
       }),
       refresh: (token) => ask((flight) => ({ _tag: "Rejected", token, flight })),
-      invalidate: Effect.suspend(() =>
-        Effect.zipRight(
+      invalidate: Effect.suspend(() => {
+        const shared = guard(storage, key)
+        return Effect.zipRight(
           tell({ _tag: "Forgotten" }),
-          Effect.flatMap(stored, Option.match({ onNone: () => Effect.void, onSome: forget }))
+          Effect.flatMap(shared.get, Option.match({ onNone: () => Effect.void, onSome: shared.remove }))
         )
-      )
+      })
     }
   })
 
@@ -287,31 +280,3 @@ export const layerStatic = (token: string | Redacted.Redacted): Layer.Layer<Toke
 
 const newest = (a: Option.Option<AccessToken>, b: Option.Option<AccessToken>): Option.Option<AccessToken> =>
   Option.isSome(a) && Option.isSome(b) ? (supersedes(b.value, a.value) ? b : a) : Option.orElse(a, () => b)
-
-/** Whatever a storage does, the program goes on: a failure counts as `fallback`. */
-const onStorage = <A>(
-  operation: TokenStorageError["operation"],
-  run: () => Effect.Effect<A, TokenStorageError>,
-  fallback: A
-): Effect.Effect<A> =>
-  pipe(
-    Effect.disconnect(Effect.suspend(run)),
-    Effect.timeoutFail({
-      duration: storageTimeout,
-      onTimeout: () => new TokenStorageError({ operation, description: "no answer within 1 second" })
-    }),
-    Effect.catchAllCause((cause) => Effect.as(degraded(operation, cause), fallback))
-  )
-
-const degraded = (operation: TokenStorageError["operation"], cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  pipe(
-    // only our own words are logged: a defect's may hold anything
-    Effect.logWarning(
-      Option.match(Option.filter(Cause.failureOption(cause), (error) => error instanceof TokenStorageError), {
-        onNone: () => `The token storage failed at ${operation}: a defect`,
-        onSome: (error) => error.message
-      })
-    ),
-    Effect.zipRight(Metric.increment(TokenMetrics.storageFailures)),
-    inModule("TokenService")
-  )

@@ -9,7 +9,7 @@ export interface Challenge {
 const token = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
 const quoted = `"(?:[^"\\\\]|\\\\.)*"`
 const part = new RegExp(
-  `\\s*(?:(${token})\\s*=\\s*(${token}|${quoted})(?=\\s*(?:,|$))|(${token})(?:\\s+([A-Za-z0-9\\-._~+/]+=*)(?=\\s*(?:,|$)))?)?\\s*,?`,
+  `\\s*(?:(${token})\\s*=\\s*(${token}|${quoted})(?=\\s*(?:,|$))|(${token})(?=[\\s,]|$)(?:\\s+([A-Za-z0-9\\-._~+/]+=*)(?=\\s*(?:,|$)))?)?\\s*,?`,
   "y"
 )
 

@@ -49,8 +49,10 @@ interface Refusal extends Pause {
 
 export interface State<F> {
   readonly held: Held | undefined
-  /** The token that was last refused or forgotten: no storage may bring it back. */
+  /** The token that was last refused: no storage may bring it back. */
   readonly rejected: AccessToken | undefined
+  /** No storage may bring back a token that was issued until then. */
+  readonly forgottenAt: number
   readonly flight: Flight<F> | undefined
   readonly refusal: Refusal | undefined
   /** No renewal in the background meanwhile: the last one failed. */
@@ -93,6 +95,7 @@ export interface Windows {
 export const initial: State<never> = {
   held: undefined,
   rejected: undefined,
+  forgottenAt: -Infinity,
   flight: undefined,
   refusal: undefined,
   respite: undefined
@@ -122,9 +125,14 @@ export const hold = (token: AccessToken, windows: Windows, jitter: number): Held
 export const isUsable = (held: Held | undefined, now: number): held is Held =>
   held !== undefined && !held.isRefused && held.from <= now && now < held.until
 
+/** Whether a token that a storage holds was forgotten here: the storage has not been told yet, or did not listen. */
+export const isForgotten = <F>(state: State<F>, stored: AccessToken): boolean =>
+  DateTime.toEpochMillis(stored.issuedAt) <= state.forgottenAt
+
 /** Whether a token that a storage holds can be used now in place of a new one. */
 export const isReplacement = <F>(state: State<F>, stored: Held, now: number): boolean =>
   isUsable(stored, now) &&
+  !isForgotten(state, stored.token) &&
   (state.held === undefined || supersedes(stored.token, state.held.token)) &&
   (state.rejected === undefined || supersedes(stored.token, state.rejected))
 
@@ -160,7 +168,7 @@ export const tell = <F>(
   switch (news._tag) {
     case "Arrived":
       return isOutdated
-        ? [false, { ...state, flight: undefined }]
+        ? [false, { ...state, forgottenAt: now, flight: undefined }]
         : [true, { ...initial, held: news.held }]
     case "Failed":
       return [false, {
@@ -175,7 +183,7 @@ export const tell = <F>(
     case "Forgotten":
       return [false, {
         ...initial,
-        rejected: state.held?.token ?? state.rejected,
+        forgottenAt: now,
         flight: state.flight === undefined ? undefined : { ...state.flight, isOutdated: true }
       }]
   }
