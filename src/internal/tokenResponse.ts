@@ -33,18 +33,26 @@ export const readAnswer = (
   Effect.suspend(() => {
     const decoder = new TextDecoder()
     const texts: Array<string> = []
+    let failure: HttpClientError.ResponseError | undefined
     return pipe(
-      Stream.runFoldWhile(response.stream, 0, (size) => size <= maxAnswer, (size, chunk) => {
-        texts.push(decoder.decode(chunk, { stream: true }))
-        return size + chunk.length
+      // as values, since the runtime logs the error of a stream that fails, and the request with it
+      Stream.either(response.stream),
+      Stream.runFoldWhile(0, (size) => size <= maxAnswer, (size, piece) => {
+        if (Either.isLeft(piece)) {
+          failure = piece.left
+          return size
+        }
+        texts.push(decoder.decode(piece.right, { stream: true }))
+        return size + piece.right.length
       }),
-      Effect.catchIf((error) => error.reason === "EmptyBody", () => Effect.succeed(0)),
-      Effect.map((size) => ({
-        status: response.status,
-        retryAfter: response.headers["retry-after"],
-        text: texts.join("") + decoder.decode(),
-        isCut: size > maxAnswer
-      }))
+      Effect.flatMap((size) =>
+        failure !== undefined && failure.reason !== "EmptyBody" ? Effect.fail(failure) : Effect.succeed({
+          status: response.status,
+          retryAfter: response.headers["retry-after"],
+          text: texts.join("") + decoder.decode(),
+          isCut: size > maxAnswer
+        })
+      )
     )
   })
 
