@@ -21,7 +21,7 @@ import { AccessToken, encode } from "../AccessToken.ts"
 import { type Storage, TokenStorage } from "../TokenStorage.ts"
 
 // vitest cannot be imported outside of a test run, and this module can: it stands in a barrel beside others
-const vitest = globalThis.process?.env["VITEST"] === undefined ? undefined : await import("@effect/vitest")
+const vitest = "__vitest_worker__" in globalThis ? await import("@effect/vitest") : undefined
 
 /**
  * @since 0.1.0
