@@ -84,16 +84,19 @@ export interface Options<R = never> extends WindowOptions {
   readonly grant: Grant<R>
 }
 
-/** How often, and how long, one who waits for another process looks at the storage; pauses of whole milliseconds. */
+/**
+ * How often, and how long, one who waits for another process looks at the storage; pauses of whole milliseconds. It is
+ * longer than any token request takes, and a sign-in: only a storage that has lost itself lets anyone wait so long.
+ */
 const polling = pipe(
   Schedule.exponential("50 millis", 1.5),
   Schedule.either(Schedule.spaced("1 second")),
   Schedule.jittered,
   Schedule.modifyDelay((_, pause) => Duration.millis(Math.ceil(Duration.toMillis(pause)))),
-  Schedule.upTo("1 minute")
+  Schedule.upTo("10 minutes")
 )
 
-const tooLong = new TokenStorageError({ operation: "exclusive", description: "not entered within 1 minute" })
+const tooLong = new TokenStorageError({ operation: "exclusive", description: "not entered within 10 minutes" })
 
 type GuardedStorage = ReturnType<typeof guard>
 

@@ -16,8 +16,8 @@ const prose = fences.reduce((rest, { text }) => rest.replace(text, ""), markdown
 const code = fences.filter(({ language }) => language === "ts" || language === "typescript")
 const tsc = `${root}/node_modules/typescript/bin/tsc`
 
-/** `effect-alf` is `src`, whether it has been built or not. */
-const fromSources = { cwd: root, environment: { TSX_TSCONFIG_PATH: "test/tsconfig.json" } }
+/** `effect-alf` is `src`, whether it has been built or not; and what a program writes stays in the folder. */
+const fromSources = { cwd: folder, environment: { TSX_TSCONFIG_PATH: `${root}/test/tsconfig.json` } }
 
 const fileOf = (fence: Readme.Fence) => `${folder}/${fence.line}.ts`
 
@@ -90,7 +90,10 @@ describe("examples", () => {
     it.scopedLive.skipIf(Readme.needs(text).some(isMissing))(`${name} runs`, () =>
       Effect.gen(function*() {
         const stage = yield* Readme.stage(text)
-        const { errors, exitCode, printed } = yield* stage.run(["--import", "tsx", `examples/${name}`], fromSources)
+        const { errors, exitCode, printed } = yield* stage.run(
+          ["--import", "tsx", `${root}/examples/${name}`],
+          fromSources
+        )
         assert.strictEqual(exitCode, 0, printed + errors)
         assert.isNotEmpty(printed)
       }).pipe(Effect.provide(NodeContext.layer)), 60_000)

@@ -1,4 +1,4 @@
-import type * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -45,16 +45,28 @@ export const readAnswer = (
         texts.push(decoder.decode(piece.right, { stream: true }))
         return size + piece.right.length
       }),
-      Effect.flatMap((size) =>
-        failure !== undefined && failure.reason !== "EmptyBody" ? Effect.fail(failure) : Effect.succeed({
+      Effect.flatMap((size) => {
+        if (failure !== undefined && failure.reason !== "EmptyBody") return Effect.fail(failure)
+        // a body that broke off before it was read can come as an empty one
+        if (size <= maxAnswer && size < announced(response)) {
+          const description = "the connection broke in the middle of the answer"
+          return Effect.fail(
+            new HttpClientError.ResponseError({ request: response.request, response, reason: "Decode", description })
+          )
+        }
+        return Effect.succeed({
           status: response.status,
           retryAfter: response.headers["retry-after"],
           text: texts.join("") + decoder.decode(),
           isCut: size > maxAnswer
         })
-      )
+      })
     )
   })
+
+/** How long the body has to be; 0 if nobody said, or if it was decoded on the way. */
+const announced = ({ headers }: HttpClientResponse.HttpClientResponse): number =>
+  headers["content-encoding"] === undefined ? Number(headers["content-length"] ?? 0) : 0
 
 export interface DecodeOptions extends AnswerOptions {
   readonly endpoint: string
