@@ -299,8 +299,9 @@ const retrySchedule = (
         Duration.min(pause, maxDelay)
       ),
       Schedule.zipRight(Schedule.identity<TokenError>()),
+      // whole milliseconds: a TestClock that stands between two of them cannot tell the time in nanoseconds
       Schedule.modifyDelay((error, pause) =>
-        Duration.max(pause, retryAfter(error))
+        Duration.millis(Math.ceil(Duration.toMillis(Duration.max(pause, retryAfter(error)))))
       ),
       Schedule.whileInput((error: TokenError) =>
         isRetried(error) && Duration.lessThanOrEqualTo(retryAfter(error), maxRetryAfter)

@@ -85,18 +85,18 @@ export interface Options<R = never> extends WindowOptions {
 }
 
 /**
- * How often, and how long, one who waits for another process looks at the storage; pauses of whole milliseconds. It is
- * longer than any token request takes, and a sign-in: only a storage that has lost itself lets anyone wait so long.
+ * How often, and how long, one who waits for another process looks at the storage; pauses of whole milliseconds. By
+ * default no token request takes so long: who has waited for it fetches without the section.
  */
 const polling = pipe(
   Schedule.exponential("50 millis", 1.5),
   Schedule.either(Schedule.spaced("1 second")),
   Schedule.jittered,
   Schedule.modifyDelay((_, pause) => Duration.millis(Math.ceil(Duration.toMillis(pause)))),
-  Schedule.upTo("10 minutes")
+  Schedule.upTo("1 minute")
 )
 
-const tooLong = new TokenStorageError({ operation: "exclusive", description: "not entered within 10 minutes" })
+const tooLong = new TokenStorageError({ operation: "exclusive", description: "not entered within 1 minute" })
 
 type GuardedStorage = ReturnType<typeof guard>
 

@@ -56,7 +56,7 @@ export const makeSections = (): Storage["exclusive"] => {
  * One holder per key among all who share the store: a lease that its holder renews while the effect runs.
  *
  * Within the process callers queue up, so that one at a time asks the store. If the store fails or does not answer, its
- * caller and those who wait behind it go on without the section, each with a warning.
+ * caller and those who wait behind it go on without the lease, one at a time, each with a warning.
  */
 export const makeLeased = (lease: Lease): Storage["exclusive"] => {
   const local = makeSections()
@@ -120,12 +120,10 @@ export const makeLeased = (lease: Lease): Storage["exclusive"] => {
             const isTaken = failures === before
               ? yield* take(key, owner, restore)
               : yield* Effect.as(warn("it did not answer the caller before"), false)
-            return isTaken ? yield* Effect.asSome(hold(key, owner, restore(effect))) : Option.none()
+            return yield* (isTaken ? hold(key, owner, restore(effect)) : restore(effect))
           })
         ),
-        local(key),
-        // outside of the queue: a store that is down must not make callers wait for one another
-        Effect.flatMap(Option.match({ onNone: () => effect, onSome: Effect.succeed }))
+        local(key)
       )
     })
 }
@@ -172,4 +170,4 @@ const warn = (description: string): Effect.Effect<void> =>
   )
 
 const sleepAbout = (millis: number): Effect.Effect<void> =>
-  Effect.flatMap(Random.nextRange(0.75, 1.25), (factor) => Effect.sleep(millis * factor))
+  Effect.flatMap(Random.nextIntBetween(0.75 * millis, 1.25 * millis), Effect.sleep)

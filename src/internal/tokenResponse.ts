@@ -134,6 +134,7 @@ const parseObject = (text: string): Option.Option<Readonly<Record<string, unknow
 const parseRetryAfter = (value: string | undefined, now: number): Duration.Duration | undefined => {
   if (value === undefined) return undefined
   if (/^\s*\d+\s*$/.test(value)) return Duration.seconds(Number(value))
-  const date = Date.parse(value)
+  // Date.parse finds a date in "-5"
+  const date = /[a-z]/i.test(value) ? Date.parse(value) : NaN
   return Number.isNaN(date) ? undefined : Duration.millis(date - now)
 }

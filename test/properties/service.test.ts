@@ -139,6 +139,7 @@ const withFaults = [
         "dies",
         "throws",
         "never enters",
+        "sticks",
         "dies afterwards",
         "loses it"
       )
@@ -165,6 +166,7 @@ interface Caller {
   readonly began: number
   /** The latest `issuedAt` of all that had been handed out by then. */
   readonly newestBefore: number
+  readonly isUninterruptible: boolean
   wasToldToLeave: boolean
   exit: Exit.Exit<Token | void, TokenError.TokenError> | undefined
 }
@@ -192,6 +194,7 @@ const live = (kind: "alone" | "together" | "under faults", seed: number, command
     let key = "not yet known"
     let moment = 0
     let wasSetBack = false
+    let hasGivenUp = false
     let latest = 0
     const violations: Array<string> = []
     const claim = (isTrue: boolean, text: string) => {
@@ -232,12 +235,15 @@ const live = (kind: "alone" | "together" | "under faults", seed: number, command
         Effect.gen(function*() {
           underWay[service]!++
           claim(underWay[service] === 1, "two token requests of one service at once")
-          if (kind === "together") {
-            claim(underWay[0]! + underWay[1]! === 1, "two token requests for one key at once")
+          const startedAt = (yield* DateTime.now).epochMillis
+          // after a minute nobody waits for another process any more
+          hasGivenUp ||= pending.some((other) => Math.abs(startedAt - other.startedAt) >= 60_000)
+          if (kind === "together" && !wasSetBack && !hasGivenUp) {
+            claim(pending.length === 0, "two token requests for one key at once")
           }
           const request: Pending = {
             service,
-            startedAt: (yield* DateTime.now).epochMillis,
+            startedAt,
             outdatedAt: undefined,
             reply: yield* Deferred.make<Token, TokenError.TokenError>()
           }
@@ -262,7 +268,7 @@ const live = (kind: "alone" | "together" | "under faults", seed: number, command
       },
       set: (key, token) => {
         const before = storage.tokens.get(key)
-        if (kind === "together" && !wasSetBack && before !== undefined) {
+        if (kind === "together" && !wasSetBack && !hasGivenUp && before !== undefined) {
           claim(issuedAt(before) <= issuedAt(token), "a newer token in the storage was replaced by an older one")
         }
         return storage.set(key, token)
@@ -338,6 +344,7 @@ const live = (kind: "alone" | "together" | "under faults", seed: number, command
             -Infinity,
             ...handedOut.filter((token) => usedBy[service]!.has(nameOf(token))).map(issuedAt)
           ),
+          isUninterruptible: command.isUninterruptible,
           wasToldToLeave: false,
           exit: undefined
         }
@@ -452,6 +459,7 @@ const live = (kind: "alone" | "together" | "under faults", seed: number, command
             caller.wasToldToLeave = true
             yield* Fiber.interruptFork(fibers[index]!)
             yield* settle
+            claim(caller.isUninterruptible || caller.exit !== undefined, "who was told to leave is still there")
           }
           break
         }
@@ -490,6 +498,7 @@ const live = (kind: "alone" | "together" | "under faults", seed: number, command
       storage.delays[operation] = undefined
     }
     storage.faults.exclusive = undefined
+    moment++
     yield* setTime(latest + 31_000)
     const end = Effect.gen(function*() {
       for (let n = 0; n < 30 && (pending.length > 0 || callers.some(({ exit }) => exit === undefined)); n++) {
