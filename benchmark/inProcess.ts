@@ -92,8 +92,7 @@ export const ownCost = () =>
         if (pair > 0) (nanos[name] ??= []).push((elapsed * 1e6) / times)
       }
     }
-    const own = (name: string) =>
-      percentile(nanos[name]!.map((value, pair) => value - nanos["bare"]![pair]!), 0.5)
+    const own = (name: string) => percentile(nanos[name]!.map((value, pair) => value - nanos["bare"]![pair]!), 0.5)
     const base = await bytes(flatMapStub)
     return {
       cell: { nanos: own("cell"), bytes: await bytes(subjects.cell) - base },
@@ -173,8 +172,10 @@ export const importTime = (): Quartiles => {
     await import("effect-alf")
     console.log(performance.now() - start)`
   return quartiles(
-    Array.from({ length: isQuick ? 3 : 15 }, () =>
-      Number(execFileSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" })))
+    Array.from(
+      { length: isQuick ? 3 : 15 },
+      () => Number(execFileSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" }))
+    )
   )
 }
 

@@ -18,8 +18,7 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
   for (const row of rows) print(`| ${row.join(" | ")} |`)
   print()
 }
-const spread = ({ high, low, median }: Quartiles) =>
-  `${median.toFixed(3)} (${low.toFixed(3)}–${high.toFixed(3)})`
+const spread = ({ high, low, median }: Quartiles) => `${median.toFixed(3)} (${low.toFixed(3)}–${high.toFixed(3)})`
 const version = (name: string): string =>
   JSON.parse(readFileSync(new URL(`../../node_modules/${name}/package.json`, import.meta.url), "utf8")).version
 

@@ -122,4 +122,3 @@ export const largeRefusals = (subject: Subject) =>
     }
     return (await counts()).connections
   })
-

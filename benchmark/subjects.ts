@@ -64,8 +64,13 @@ const onEffect = (
   }
 })
 
-export const dropIn = onEffect("effect-alf, drop-in", (environment) =>
-  Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ httpClient }) => httpClient)))
+export const dropIn = onEffect(
+  "effect-alf, drop-in",
+  (environment) => Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ httpClient }) => httpClient))
+)
 
-export const typed = onEffect("effect-alf, typed", (environment) =>
-  Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ authorizedHttpClient }) => authorizedHttpClient)))
+export const typed = onEffect(
+  "effect-alf, typed",
+  (environment) =>
+    Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ authorizedHttpClient }) => authorizedHttpClient))
+)

@@ -30,8 +30,9 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { AccessToken } from "./AccessToken.ts"
+import { Answer, withoutToken } from "./internal/answer.ts"
 import { parseChallenges } from "./internal/challenge.ts"
-import { responseWithoutToken, toHttpClientError, withoutToken } from "./internal/httpClientError.ts"
+import { toHttpClientError } from "./internal/httpClientError.ts"
 import { inModule } from "./internal/log.ts"
 import * as Origins from "./internal/origins.ts"
 import * as Refusals from "./internal/refusals.ts"
@@ -260,7 +261,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
           }),
           {
             onSuccess: (response): Sent => {
-              const answer = Effect.succeed(response.status < 400 ? response : responseWithoutToken(response))
+              const answer = Effect.succeed(new Answer(response))
               if (response.status === 401 && sent !== undefined) {
                 return onRefused({ request, token: sent, response, answer })
               }

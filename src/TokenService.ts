@@ -201,15 +201,17 @@ export const make = <R = never>(
           Effect.retry(polling),
           Effect.delay("50 millis"),
           Effect.option,
-          Effect.flatMap((found) =>
-            isEntered
-              ? Effect.never
-              : Option.isSome(found)
-              ? Effect.succeed(found.value)
-              : Effect.zipRight(degraded("exclusive", Cause.fail(tooLong)), fetch(shared))
-          )
+          Effect.flatMap((other) => isEntered ? Effect.never : Effect.succeed(other))
         )
-        return Effect.raceFirst(section, watch)
+        return pipe(
+          // on its own, since a storage may be stuck; its fiber does not fail, since the runtime would log that
+          Effect.asSome(Effect.flatten(Effect.disconnect(Effect.exit(section)))),
+          Effect.raceFirst(watch),
+          Effect.flatMap(Option.match({
+            onNone: () => Effect.zipRight(degraded("exclusive", Cause.fail(tooLong)), fetch(shared)),
+            onSome: Effect.succeed
+          }))
+        )
       })
 
     const fetch = (shared: GuardedStorage) =>

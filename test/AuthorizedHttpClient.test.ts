@@ -222,7 +222,7 @@ describe("AuthorizedHttpClient", () => {
         }
         assert.strictEqual(requests.filter((request) => authorization(request) !== undefined).length, 40)
         assert.isTrue(
-          requests.every((request) => /^https/.test(request.url) === (authorization(request) !== undefined))
+          requests.every((request) => request.url.startsWith("https") === (authorization(request) !== undefined))
         )
       }))
 
@@ -1245,6 +1245,35 @@ describe("AuthorizedHttpClient", () => {
           }
         }))
     }
+
+    it.scoped("a body that cannot be read: the error shows no token", () =>
+      Effect.gen(function*() {
+        const answers = [
+          () => new Response("no JSON"),
+          () =>
+            new Response(
+              new ReadableStream({
+                pull(controller) {
+                  controller.error(new Error("ECONNRESET"))
+                }
+              })
+            ),
+          () => new Response(null, { status: 201 })
+        ]
+        const { client } = scripted((_, n) => answers[n % 3]!())
+        const clients = yield* make(client, { script: () => Effect.succeed("SECRET") })
+        const created = HttpClient.filterStatus(clients.typed, (status) => status === 200)
+        const errors: ReadonlyArray<unknown> = [
+          yield* Effect.flip(Effect.flatMap(clients.dropIn.get(users), (response) => response.json)),
+          yield* Effect.flip(Effect.flatMap(clients.dropIn.get(users), (response) => response.text)),
+          yield* Effect.flip(created.get(users))
+        ]
+        for (const error of errors) {
+          for (const text of [String(error), JSON.stringify(error), inspect(error, { depth: 9 })]) {
+            assert.notInclude(text, "SECRET")
+          }
+        }
+      }))
   })
 
   describe("what is seen", () => {

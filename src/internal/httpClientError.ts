@@ -1,8 +1,7 @@
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as Inspectable from "effect/Inspectable"
-import { isTokenError, type TokenError } from "../TokenError.ts"
+import type { TokenError } from "../TokenError.ts"
 import { withoutQuery } from "./origins.ts"
 
 /** What a client whose error type has no place for a `TokenError` fails with instead. */
@@ -23,8 +22,7 @@ export const toHttpClientError = (
       const request = HttpClientRequest.post(error.endpoint)
       return new HttpClientError.ResponseError({
         request,
-        // a web response cannot have every status
-        response: derive(HttpClientResponse.fromWeb(request, new Response(error.body)), request, error.status),
+        response: toResponse(request, error.status, error.body),
         reason: "StatusCode",
         cause: error,
         description
@@ -50,44 +48,10 @@ export const toHttpClientError = (
   }
 }
 
-/** An error of the transport as it may be shown: `JSON.stringify` prints a request's headers, and so the token. */
-export const withoutToken = <E>(error: E): E => {
-  if (!HttpClientError.isHttpClientError(error) || isTokenError(error.cause)) return error
-  const request = concealed(error.request)
-  const why = {
-    ...(error.cause === undefined ? {} : { cause: error.cause }),
-    ...(error.description === undefined ? {} : { description: error.description })
-  }
-  const shown: HttpClientError.HttpClientError = error._tag === "RequestError"
-    ? new HttpClientError.RequestError({ request, reason: error.reason, ...why })
-    : new HttpClientError.ResponseError({
-      request,
-      response: responseWithoutToken(error.response),
-      reason: error.reason,
-      ...why
-    })
-  // the same error, of the same class
-  return shown as typeof error
-}
-
-/** An answer as it may be shown. */
-export const responseWithoutToken = (
-  response: HttpClientResponse.HttpClientResponse
-): HttpClientResponse.HttpClientResponse => derive(response, concealed(response.request), response.status)
-
-const concealed = HttpClientRequest.setHeader("authorization", "<redacted>")
-
-/** An answer with another request or status, and its body. */
-const derive = (
-  response: HttpClientResponse.HttpClientResponse,
+/** A web response of any status; its constructor does not take all of them. */
+const toResponse = (
   request: HttpClientRequest.HttpClientRequest,
-  status: number
-): HttpClientResponse.HttpClientResponse => {
-  const toJSON = () => Object.assign({}, response.toJSON(), { request: request.toJSON(), status })
-  return Object.create(response, {
-    request: { value: request },
-    status: { value: status },
-    toJSON: { value: toJSON },
-    [Inspectable.NodeInspectSymbol]: { value: toJSON }
-  })
-}
+  status: number,
+  body: string
+): HttpClientResponse.HttpClientResponse =>
+  Object.create(HttpClientResponse.fromWeb(request, new Response(body)), { status: { value: status } })

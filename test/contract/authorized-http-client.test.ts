@@ -1,7 +1,30 @@
-import { HttpBody, HttpClient, HttpClientRequest, HttpClientResponse } from "@effect/platform"
+import { HttpBody, HttpClient, HttpClientRequest, type HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Redacted, Schedule, Stream, TestClock } from "effect"
-import { Alf, AuthorizedHttpClient, ClientAuthentication, Grant, TokenEndpoint, TokenError, TokenService } from "effect-alf"
+import {
+  Config,
+  ConfigProvider,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Redacted,
+  Schedule,
+  Stream,
+  TestClock
+} from "effect"
+import {
+  Alf,
+  AuthorizedHttpClient,
+  ClientAuthentication,
+  Grant,
+  TokenEndpoint,
+  TokenError,
+  TokenService
+} from "effect-alf"
 import {
   advancing,
   api,
@@ -9,8 +32,8 @@ import {
   bearers,
   json,
   type Script,
-  type Server,
   serve,
+  type Server,
   settle,
   street,
   text,
@@ -26,15 +49,18 @@ const accepting = (valid: Set<string>): Script => (sent) =>
   valid.has((sent.headers["authorization"] ?? "").replace("Bearer ", "")) ? json({ ok: true }) : unauthorized()
 
 const full = (server: Server, more: Partial<Alf.Options> = {}) =>
-  Alf.layer({ tokenEndpoint, clientId: "client", clientSecret: Redacted.make("swordfish"), origins: [api], ...more }).pipe(
-    Layer.provide(server.layer)
-  )
+  Alf.layer({ tokenEndpoint, clientId: "client", clientSecret: Redacted.make("swordfish"), origins: [api], ...more })
+    .pipe(
+      Layer.provide(server.layer)
+    )
 
 describe("where the token goes", () => {
   it.scoped("to the listed origins, with default ports spelled or not", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { httpClient } = yield* street(server, { origins: ["https://a.example", new URL("https://b.example:8443/base")] })
+      const { httpClient } = yield* street(server, {
+        origins: ["https://a.example", new URL("https://b.example:8443/base")]
+      })
       for (
         const url of [
           "https://a.example/x",
@@ -49,7 +75,17 @@ describe("where the token goes", () => {
         ]
       ) yield* httpClient.get(url)
       const yes = "Bearer token-1"
-      assert.deepStrictEqual(bearers(server), [yes, yes, yes, yes, undefined, undefined, undefined, undefined, undefined])
+      assert.deepStrictEqual(bearers(server), [
+        yes,
+        yes,
+        yes,
+        yes,
+        undefined,
+        undefined,
+        undefined,
+        undefined,
+        undefined
+      ])
       assert.strictEqual(server.tokenRequests.length, 1)
     }))
 
@@ -57,7 +93,9 @@ describe("where the token goes", () => {
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
       const { httpClient, authorizedHttpClient } = yield* street(server)
-      const request = HttpClientRequest.get("https://other.example/x").pipe(HttpClientRequest.setHeader("authorization", "mine"))
+      const request = HttpClientRequest.get("https://other.example/x").pipe(
+        HttpClientRequest.setHeader("authorization", "mine")
+      )
       assert.strictEqual((yield* httpClient.execute(request)).status, 401)
       assert.strictEqual((yield* authorizedHttpClient.execute(request)).status, 401)
       assert.deepStrictEqual(bearers(server), ["mine", "mine"])
@@ -68,7 +106,15 @@ describe("where the token goes", () => {
     Effect.gen(function*() {
       const server = serve()
       const { httpClient } = yield* street(server, { origins: "any" })
-      for (const url of ["https://x.example", "http://localhost:1", "http://127.0.0.1:2", "http://[::1]:3", "http://x.example"]) {
+      for (
+        const url of [
+          "https://x.example",
+          "http://localhost:1",
+          "http://127.0.0.1:2",
+          "http://[::1]:3",
+          "http://x.example"
+        ]
+      ) {
         yield* httpClient.get(url)
       }
       const yes = "Bearer token-1"
@@ -166,7 +212,8 @@ describe("401", () => {
       const header = (value?: string) =>
         Effect.gen(function*() {
           const server = serve({
-            api: () => new Response(null, { status: 401, headers: value === undefined ? {} : { "www-authenticate": value } })
+            api: () =>
+              new Response(null, { status: 401, headers: value === undefined ? {} : { "www-authenticate": value } })
           })
           const { authorizedHttpClient } = yield* street(server)
           const error = yield* Effect.flip(authorizedHttpClient.get(api))
@@ -174,7 +221,10 @@ describe("401", () => {
         })
       assert.deepStrictEqual(yield* header(), [])
       assert.deepStrictEqual(yield* header("Bearer"), ["bearer"])
-      assert.deepStrictEqual(yield* header("Basic realm=\"a, Bearer b\", Bearer error=\"invalid_token\""), ["basic", "bearer"])
+      assert.deepStrictEqual(yield* header("Basic realm=\"a, Bearer b\", Bearer error=\"invalid_token\""), [
+        "basic",
+        "bearer"
+      ])
       assert.isArray(yield* header("=,=,\"\"\"\\"))
     }))
 
@@ -199,7 +249,10 @@ describe("401", () => {
       assert.strictEqual((yield* authorizedHttpClient.get(api)).status, 200)
 
       const refusing = serve({ api: unauthorized })
-      const below = { ...refusing, layer: Layer.succeed(HttpClient.HttpClient, HttpClient.filterStatusOk(refusing.client)) }
+      const below = {
+        ...refusing,
+        layer: Layer.succeed(HttpClient.HttpClient, HttpClient.filterStatusOk(refusing.client))
+      }
       const error = yield* Effect.flip((yield* street(below)).authorizedHttpClient.get(api))
       assert.strictEqual(error._tag, "Unauthorized")
       assert.strictEqual(refusing.apiRequests.length, 2)
@@ -260,7 +313,10 @@ describe("401", () => {
       const check = accepting(valid)
       const server = serve({
         api: (sent, n, request) =>
-          Effect.delay(Effect.sync(() => check(sent, n, request) as Response), sent.url.endsWith("slow") ? "5 seconds" : "1 second")
+          Effect.delay(
+            Effect.sync(() => check(sent, n, request) as Response),
+            sent.url.endsWith("slow") ? "5 seconds" : "1 second"
+          )
       })
       const { httpClient } = yield* street(server)
       const slow = yield* Effect.fork(httpClient.get(`${api}/slow`))
@@ -277,7 +333,9 @@ describe("401", () => {
   it.scoped("403 and the rest pass", () =>
     Effect.forEach([403, 400, 404, 407, 429, 500, 503], (status) =>
       Effect.gen(function*() {
-        const server = serve({ api: () => text("", status, { "www-authenticate": "Bearer error=\"insufficient_scope\"" }) })
+        const server = serve({
+          api: () => text("", status, { "www-authenticate": "Bearer error=\"insufficient_scope\"" })
+        })
         const { httpClient, authorizedHttpClient } = yield* street(server)
         assert.strictEqual((yield* httpClient.get(api)).status, status)
         assert.strictEqual((yield* authorizedHttpClient.get(api)).status, status)
@@ -360,7 +418,9 @@ describe("an API that refuses everything", () => {
     Effect.gen(function*() {
       const other = new Set<string>()
       const check = accepting(other)
-      const server = serve({ api: (sent, n, request) => sent.url.startsWith(api) ? unauthorized() : check(sent, n, request) })
+      const server = serve({
+        api: (sent, n, request) => sent.url.startsWith(api) ? unauthorized() : check(sent, n, request)
+      })
       const { httpClient } = yield* street(server, { origins: [api, "https://other.example"] })
       yield* httpClient.get(api)
       const latest = server.tokenRequests.length
@@ -664,7 +724,10 @@ describe("Alf.layer", () => {
         yield* (yield* Mail).get("https://billing.example")
       }).pipe(Effect.provide(layer))
       assert.deepStrictEqual(bearers(server), ["Bearer token-1", "Bearer token-2", undefined])
-      assert.notStrictEqual(server.tokenRequests[0]!.headers["authorization"], server.tokenRequests[1]!.headers["authorization"])
+      assert.notStrictEqual(
+        server.tokenRequests[0]!.headers["authorization"],
+        server.tokenRequests[1]!.headers["authorization"]
+      )
     }))
 
   const provider = (entries: ReadonlyArray<readonly [string, string]>) =>
@@ -712,7 +775,9 @@ describe("Alf.layer", () => {
   it.effect("layerConfig: the secret as an Effect, tokenRetry as a Schedule, a grant, and \"any\"", () =>
     Effect.gen(function*() {
       let reads = 0
-      const server = serve({ token: (_, n) => n < 3 ? json({ error: "invalid_client" }, { status: 401 }) : bearer("t") })
+      const server = serve({
+        token: (_, n) => n < 3 ? json({ error: "invalid_client" }, { status: 401 }) : bearer("t")
+      })
       const layer = Alf.layerConfig({
         tokenEndpoint: new URL(tokenEndpoint),
         clientId: Config.string("CLIENT_ID"),
@@ -740,7 +805,9 @@ describe("Alf.layer", () => {
       const build = Effect.exit(Effect.scoped(Layer.build(layer)))
       const missing = yield* build.pipe(provider([]))
       assert.isTrue(Exit.isFailure(missing))
-      const flipped = yield* Effect.flip(Effect.scoped(Layer.build(layer))).pipe(provider([["TOKEN_URL", "http://a.example"]]))
+      const flipped = yield* Effect.flip(Effect.scoped(Layer.build(layer))).pipe(
+        provider([["TOKEN_URL", "http://a.example"]])
+      )
       assert.strictEqual(flipped._tag, "ConfigurationError")
       const absent = yield* Effect.flip(Effect.scoped(Layer.build(layer))).pipe(provider([]))
       assert.strictEqual("_op" in absent ? absent._op : absent._tag, "MissingData")
@@ -755,7 +822,10 @@ describe("Alf.layer", () => {
         origins: [api],
         defaultExpiresIn: Config.withDefault(Config.duration("EXPIRES"), Duration.minutes(1))
       }).pipe(Layer.provide(server.layer))
-      const token = yield* Effect.flatMap(TokenService.TokenService, (_) => _.get).pipe(Effect.provide(layer), provider([]))
+      const token = yield* Effect.flatMap(TokenService.TokenService, (_) => _.get).pipe(
+        Effect.provide(layer),
+        provider([])
+      )
       assert.isTrue(Option.isSome(token.expiresAt))
     }))
 })

@@ -14,7 +14,15 @@ import {
   TestClock,
   Tracer
 } from "effect"
-import { Alf, AuthorizedHttpClient, ClientAuthentication, Grant, TokenMetrics, TokenService, TokenStorage } from "effect-alf"
+import {
+  Alf,
+  AuthorizedHttpClient,
+  ClientAuthentication,
+  Grant,
+  TokenMetrics,
+  TokenService,
+  TokenStorage
+} from "effect-alf"
 import { inspect } from "node:util"
 import {
   advancing,
@@ -22,8 +30,8 @@ import {
   bearer,
   json,
   type Script,
-  type Server,
   serve,
+  type Server,
   settle,
   street,
   text,
@@ -35,7 +43,14 @@ interface Span extends Tracer.Span {
   readonly events: Array<unknown>
 }
 
-const makeSpan: (...args: Parameters<Tracer.Tracer["span"]>) => Span = (name, parent, context, links, startTime, kind) => {
+const makeSpan: (...args: Parameters<Tracer.Tracer["span"]>) => Span = (
+  name,
+  parent,
+  context,
+  links,
+  startTime,
+  kind
+) => {
   const attributes = new Map<string, unknown>()
   const events: Array<unknown> = []
   let status: Tracer.SpanStatus = { _tag: "Started", startTime }
@@ -106,7 +121,9 @@ const count = (name: string, tags: Record<string, string> = {}) =>
     pairs
       .filter(({ metricKey }) =>
         metricKey.name === name &&
-        Object.entries(tags).every(([key, value]) => metricKey.tags.some((tag) => tag.key === key && tag.value === value))
+        Object.entries(tags).every(([key, value]) =>
+          metricKey.tags.some((tag) => tag.key === key && tag.value === value)
+        )
       )
       .map(({ metricState }) =>
         MetricState.isCounterState(metricState) || MetricState.isHistogramState(metricState)
@@ -180,7 +197,9 @@ describe("metrics", () => {
   it.scoped("alf_storage_failures", () =>
     Effect.gen(function*() {
       const store = { get: () => Promise.reject(new Error("down")), set: () => Promise.reject(new Error("down")) }
-      const get = Effect.flatMap(street(serve()), (_) => _.tokens.get).pipe(Effect.provide(TokenStorage.layerStore(store)))
+      const get = Effect.flatMap(street(serve()), (_) => _.tokens.get).pipe(
+        Effect.provide(TokenStorage.layerStore(store))
+      )
       assert.isAtLeast(yield* growth(get, "alf_storage_failures"), 1)
     }))
 })
@@ -285,11 +304,15 @@ describe("secrets", () => {
     for (const span of seen.spans) {
       assertSilent(`${where}: a span`, `${span.name} ${inspect([...span.attributes])} ${inspect(span.events)}`)
       // what the client below puts into its own span is its own affair
-      if (span.status._tag === "Ended" && !span.name.startsWith("http.client")) assertSilent(`${where}: a span's exit`, spanExit(span.status.exit))
+      if (span.status._tag === "Ended" && !span.name.startsWith("http.client")) {
+        assertSilent(`${where}: a span's exit`, spanExit(span.status.exit))
+      }
     }
     if (Exit.isFailure(exit)) {
       assertSilent(`${where}: the cause`, Cause.pretty(exit.cause, { renderErrorCause: true }))
-      for (const failure of Option.toArray(Cause.failureOption(exit.cause))) assertSilent(`${where}: the error`, shown(failure))
+      for (const failure of Option.toArray(Cause.failureOption(exit.cause))) {
+        assertSilent(`${where}: the error`, shown(failure))
+      }
       assertSilent(`${where}: the exit`, `${JSON.stringify(exit)} ${inspect(exit, { depth: 20 })}`)
     }
   }
@@ -302,14 +325,18 @@ describe("secrets", () => {
 
   const good = () => bearer(accessToken, { refresh_token: refreshToken })
 
-  const cases: Record<string, { readonly token?: Script; readonly api?: Script; readonly more?: Partial<Alf.Options> }> = {
+  const cases: Record<
+    string,
+    { readonly token?: Script; readonly api?: Script; readonly more?: Partial<Alf.Options> }
+  > = {
     "all is well": {},
     "a replay": { api: afterOne401 },
     "an API that refuses": { api: unauthorized },
     "an API that echoes": { api: (sent) => text(JSON.stringify(sent.headers), 401) },
     "an API that does not answer": { api: (_, __, request) => transportError(request) },
     "an endpoint that echoes": {
-      token: (sent) => text(`${sent.headers["authorization"]} ${sent.body} ${secret} ${encodeURIComponent(secret)}`, 400)
+      token: (sent) =>
+        text(`${sent.headers["authorization"]} ${sent.body} ${secret} ${encodeURIComponent(secret)}`, 400)
     },
     "an endpoint that echoes the form": {
       token: (sent) => text(sent.body, 400),
@@ -328,7 +355,9 @@ describe("secrets", () => {
     "an invalid answer with a token in it": {
       token: () => json({ access_token: accessToken, token_type: "mac", refresh_token: refreshToken })
     },
-    "a token that a header cannot carry": { token: () => json({ access_token: `${accessToken}\r\n`, token_type: "Bearer" }) },
+    "a token that a header cannot carry": {
+      token: () => json({ access_token: `${accessToken}\r\n`, token_type: "Bearer" })
+    },
     "expires_in that is a token": {
       token: () => json({ access_token: "a", token_type: "Bearer", expires_in: accessToken })
     },
@@ -349,7 +378,8 @@ describe("secrets", () => {
       Effect.gen(function*() {
         for (const client of ["httpClient", "authorizedHttpClient"] as const) {
           const server = serve({ token: token ?? good, ...(resource === undefined ? {} : { api: resource }) })
-          const program = Effect.flatMap(made(server, more), (_) => _[client].get(`${api}/x`) as Effect.Effect<unknown, unknown>)
+          const program = Effect.flatMap(made(server, more), (_) =>
+            _[client].get(`${api}/x`) as Effect.Effect<unknown, unknown>)
           const { exit, seen } = yield* advancing(watched(program), "10 seconds", 10)
           check(seen, exit, name)
         }

@@ -109,7 +109,10 @@ const sharing = (layer: () => Made, clientId: string) =>
   })
 
 describe.skipIf(!has("redis-server"))("Redis", () => {
-  const redis = started("redis-server", (port) => ["--port", String(port), "--save", "", "--bind", "127.0.0.1", "--requirepass", "pa55word"])
+  const redis = started(
+    "redis-server",
+    (port) => ["--port", String(port), "--save", "", "--bind", "127.0.0.1", "--requirepass", "pa55word"]
+  )
   const url = () => `redis://:pa55word@127.0.0.1:${redis.port}`
 
   it.live("layer", () => works(RedisStorage.layer({ url: url() })))
@@ -130,8 +133,11 @@ describe.skipIf(!has("redis-server"))("Redis", () => {
   it.scopedLive("is shared, with the store's own expiry", () =>
     Effect.gen(function*() {
       yield* sharing(() => RedisStorage.layer({ url: url(), prefix: "shared:" }), "redis")
-      const client = yield* Effect.acquireRelease(Effect.sync(() => new Redis(url())), (_) => Effect.sync(() => _.disconnect()))
-      const keys = yield* Effect.promise(() => client.keys("shared:*"))
+      const client = yield* Effect.acquireRelease(Effect.sync(() => new Redis(url())), (_) =>
+        Effect.sync(() => _.disconnect()))
+      const keys = yield* Effect.promise(() =>
+        client.keys("shared:*")
+      )
       assert.isAbove(keys.length, 0)
       const ttl = yield* Effect.promise(() => client.pttl(keys[0]!))
       assert.isAbove(ttl, 0)

@@ -1,11 +1,10 @@
 import { FetchHttpClient, HttpClient } from "@effect/platform"
-import { NodeHttpClient } from "@effect/platform-node"
+import { NodeHttpClient, Undici } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted } from "effect"
 import { Alf, AuthorizedHttpClient } from "effect-alf"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
-import { Agent } from "undici"
 
 const listen = (handler: (request: IncomingMessage, response: ServerResponse) => void) =>
   Effect.map(
@@ -73,7 +72,8 @@ describe.each(Object.entries(clients))("over %s", (_name, client) => {
           response.end()
         } else grantToken(response, "t")
       })
-      const error = yield* Effect.flatMap(AuthorizedHttpClient.AuthorizedHttpClient, (_) => Effect.flip(_.get(`${origin}/x`)))
+      const error = yield* Effect.flatMap(AuthorizedHttpClient.AuthorizedHttpClient, (_) =>
+        Effect.flip(_.get(`${origin}/x`)))
         .pipe(Effect.provide(alf(origin, "/old")))
       assert.strictEqual(error._tag === "TokenErrorResponse" ? error.status : error._tag, 307)
       assert.deepStrictEqual(seen, ["/old"])
@@ -112,7 +112,7 @@ describe("a pool of one connection", () => {
       const pool = Layer.scoped(
         NodeHttpClient.Dispatcher,
         Effect.acquireRelease(
-          Effect.sync(() => new Agent({ connections: 1, pipelining: 1 })),
+          Effect.sync(() => new Undici.Agent({ connections: 1, pipelining: 1 })),
           (agent) => Effect.promise(() => agent.destroy())
         )
       )

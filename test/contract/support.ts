@@ -32,7 +32,9 @@ export const text = (body: string, status = 200, headers: Record<string, string>
 export const unauthorized = (): Response =>
   new Response("no", {
     status: 401,
-    headers: { "www-authenticate": "Bearer realm=\"api\", error=\"invalid_token\", error_description=\"expired, or so\"" }
+    headers: {
+      "www-authenticate": "Bearer realm=\"api\", error=\"invalid_token\", error_description=\"expired, or so\""
+    }
   })
 
 export const bearer = (value: string, more: Record<string, unknown> = {}): Response =>
@@ -41,8 +43,10 @@ export const bearer = (value: string, more: Record<string, unknown> = {}): Respo
 /** `token-1`, `token-2`, … */
 export const counting = (more: Record<string, unknown> = {}): Script => (_, n) => bearer(`token-${n}`, more)
 
-export const transportError = (request: HttpClientRequest.HttpClientRequest, cause: unknown = new Error("ECONNRESET")) =>
-  Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport", cause }))
+export const transportError = (
+  request: HttpClientRequest.HttpClientRequest,
+  cause: unknown = new Error("ECONNRESET")
+) => Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport", cause }))
 
 const bodyText = (request: HttpClientRequest.HttpClientRequest): Effect.Effect<string> => {
   const body = request.body

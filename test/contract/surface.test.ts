@@ -1,7 +1,18 @@
 import { HttpClient, type HttpClientError, HttpClientRequest, type KeyValueStore, UrlParams } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import { Config, type ConfigError, Context, DateTime, Effect, Layer, Option, Redacted, Schedule, type Scope } from "effect"
+import {
+  Config,
+  type ConfigError,
+  Context,
+  DateTime,
+  Effect,
+  Layer,
+  Option,
+  Redacted,
+  Schedule,
+  type Scope
+} from "effect"
 import {
   AccessToken,
   Alf,
@@ -22,7 +33,12 @@ import * as Redis from "effect-alf/TokenStorage/Redis"
 class Tenant extends Context.Tag("test/Tenant")<Tenant, { readonly id: string }>() {}
 
 const tokenEndpoint = "https://auth.example/token"
-const minimal = { tokenEndpoint, clientId: "id", clientSecret: Redacted.make("secret"), origins: ["https://api.example"] }
+const minimal = {
+  tokenEndpoint,
+  clientId: "id",
+  clientSecret: Redacted.make("secret"),
+  origins: ["https://api.example"]
+}
 
 type Out = HttpClient.HttpClient | AuthorizedHttpClient.AuthorizedHttpClient | TokenService.TokenService
 
@@ -93,7 +109,12 @@ describe("Alf", () => {
       clientId: "id",
       clientSecret: Effect.succeed(Redacted.make("secret")),
       clientAuthentication: ClientAuthentication.post,
-      grant: Grant.clientCredentials({ scope: ["a", "b"], audience: "x", resource: "https://r.example", params: { a: "b" } }),
+      grant: Grant.clientCredentials({
+        scope: ["a", "b"],
+        audience: "x",
+        resource: "https://r.example",
+        params: { a: "b" }
+      }),
       scope: "a b",
       audience: "https://api.example",
       resource: ["https://r.example"],
@@ -116,7 +137,12 @@ describe("Alf", () => {
       }))
     )
     assert.isTrue(
-      Layer.isLayer(Alf.layer({ ...minimal, clientSecret: Effect.fail(new Error("no vault")) as Effect.Effect<Redacted.Redacted, Error> }))
+      Layer.isLayer(
+        Alf.layer({
+          ...minimal,
+          clientSecret: Effect.fail(new Error("no vault")) as Effect.Effect<Redacted.Redacted, Error>
+        })
+      )
     )
   })
 
@@ -184,7 +210,9 @@ describe("Alf", () => {
     type Made = Effect.Effect.Success<typeof made>
     expectTypeOf<Made["httpClient"]>().toExtend<HttpClient.HttpClient>()
     expectTypeOf<Made["authorizedHttpClient"]>().toExtend<
-      HttpClient.HttpClient.With<HttpClientError.HttpClientError | TokenError.TokenError | AuthorizedHttpClient.Unauthorized>
+      HttpClient.HttpClient.With<
+        HttpClientError.HttpClientError | TokenError.TokenError | AuthorizedHttpClient.Unauthorized
+      >
     >()
     expectTypeOf<Made["tokens"]>().toExtend<Context.Tag.Service<TokenService.TokenService>>()
     // one make each, each under a tag of one's own
@@ -268,7 +296,16 @@ describe("AuthorizedHttpClient", () => {
         Unauthorized: (_) => Effect.succeed([_.method, _.url, _.status, _.challenges]),
         TokenRequestError: (_) => Effect.succeed([_.reason, _.endpoint, _.attempts, _.description]),
         TokenErrorResponse: (_) =>
-          Effect.succeed([_.endpoint, _.status, _.error, _.errorDescription, _.errorUri, _.retryAfter, _.attempts, _.body]),
+          Effect.succeed([
+            _.endpoint,
+            _.status,
+            _.error,
+            _.errorDescription,
+            _.errorUri,
+            _.retryAfter,
+            _.attempts,
+            _.body
+          ]),
         InvalidTokenResponse: (_) => Effect.succeed([_.endpoint, _.issue]),
         AuthorizationError: (_) => Effect.succeed([_.reason, _.error, _.errorDescription])
       })
@@ -318,7 +355,9 @@ describe("Grant and TokenEndpoint", () => {
   it("grants", () => {
     expectTypeOf(Grant.clientCredentials({ scope: "a" })).toEqualTypeOf<Grant.Grant>()
     expectTypeOf(Grant.refreshToken(tenantGrant)).toEqualTypeOf<Grant.Grant<Tenant>>()
-    expectTypeOf(Grant.refreshToken(Grant.clientCredentials({}), { initial: Redacted.make("r") })).toEqualTypeOf<Grant.Grant>()
+    expectTypeOf(Grant.refreshToken(Grant.clientCredentials({}), { initial: Redacted.make("r") })).toEqualTypeOf<
+      Grant.Grant
+    >()
     expectTypeOf<ReturnType<Grant.Grant<Tenant>["acquire"]>>().toEqualTypeOf<
       Effect.Effect<AccessToken.AccessToken, TokenError.TokenError, TokenEndpoint.TokenEndpoint | Tenant>
     >()
@@ -399,7 +438,9 @@ describe("TokenStorage", () => {
     const encrypted = TokenStorage.encrypted(TokenStorage.layerMemory, { keys: [Redacted.make("k")] })
     expectTypeOf<Layer.Layer.Context<typeof encrypted>>().toEqualTypeOf<never>()
     expectTypeOf<Layer.Layer.Error<typeof encrypted>>().toEqualTypeOf<TokenError.ConfigurationError>()
-    const encryptedFiles = TokenStorage.encrypted(TokenStorage.layerKeyValueStore(), { keys: [Redacted.make("k"), Redacted.make("l")] })
+    const encryptedFiles = TokenStorage.encrypted(TokenStorage.layerKeyValueStore(), {
+      keys: [Redacted.make("k"), Redacted.make("l")]
+    })
     expectTypeOf<Layer.Layer.Context<typeof encryptedFiles>>().toEqualTypeOf<KeyValueStore.KeyValueStore>()
   })
 })

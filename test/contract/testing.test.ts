@@ -1,7 +1,15 @@
 import { HttpBody, HttpClient, HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Redacted, TestClock } from "effect"
-import { Alf, AuthorizedHttpClient, ClientAuthentication, Grant, TokenError, TokenService, TokenStorage } from "effect-alf"
+import {
+  Alf,
+  AuthorizedHttpClient,
+  ClientAuthentication,
+  Grant,
+  TokenError,
+  TokenService,
+  TokenStorage
+} from "effect-alf"
 import { TestAuthorizationServer, TestTokenService, TokenStorageConformance } from "effect-alf/testing"
 import { advancing, bearers, json, serve, settle, unauthorized } from "./support.ts"
 
@@ -52,7 +60,11 @@ describe("TestTokenService", () => {
         const failed = yield* Effect.flip(client.get(api))
         assert.strictEqual(failed._tag, "RequestError")
         assert.strictEqual((failed.cause as TokenError.TokenError)._tag, "AuthorizationError")
-      }).pipe(Effect.provide(authorized), Effect.provide(TestTokenService.layer({ fail })), Effect.provide(server.layer))
+      }).pipe(
+        Effect.provide(authorized),
+        Effect.provide(TestTokenService.layer({ fail })),
+        Effect.provide(server.layer)
+      )
       assert.strictEqual(server.apiRequests.length, 0)
     }))
 
@@ -107,7 +119,10 @@ describe("TestAuthorizationServer", () => {
     options: Partial<Alf.Options> = {}
   ) => Layer.provideMerge(alf(options), TestAuthorizationServer.layer(server))
 
-  const status = Effect.flatMap(HttpClient.HttpClient, (client) => Effect.map(client.get(`${api}/things`), (_) => _.status))
+  const status = Effect.flatMap(
+    HttpClient.HttpClient,
+    (client) => Effect.map(client.get(`${api}/things`), (_) => _.status)
+  )
 
   it.effect("a happy path", () =>
     Effect.gen(function*() {
@@ -189,7 +204,9 @@ describe("TestAuthorizationServer", () => {
       const none = yield* client.get(`${api}/x`)
       assert.strictEqual(none.status, 401)
       assert.match(none.headers["www-authenticate"]!, /^Bearer/)
-      const wrong = yield* client.execute(HttpClientRequest.get(`${api}/x`).pipe(HttpClientRequest.bearerToken("nonsense")))
+      const wrong = yield* client.execute(
+        HttpClientRequest.get(`${api}/x`).pipe(HttpClientRequest.bearerToken("nonsense"))
+      )
       assert.strictEqual(wrong.status, 401)
       assert.match(wrong.headers["www-authenticate"]!, /invalid_token/)
     }).pipe(Effect.provide(TestAuthorizationServer.layer({}))))
@@ -225,7 +242,9 @@ describe("TestAuthorizationServer", () => {
           clientSecret: Redacted.make("wrong"),
           clientAuthentication: method
         })
-        const error = yield* Effect.flip(Effect.flatMap(TokenService.TokenService, (_) => _.get)).pipe(Effect.provide(wrong))
+        const error = yield* Effect.flip(Effect.flatMap(TokenService.TokenService, (_) => _.get)).pipe(
+          Effect.provide(wrong)
+        )
         assert.strictEqual(error._tag === "TokenErrorResponse" ? error.error : error._tag, "invalid_client")
       }
     }))

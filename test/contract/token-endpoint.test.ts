@@ -10,8 +10,8 @@ import {
   counting,
   json,
   type Script,
-  type Server,
   serve,
+  type Server,
   settle,
   street,
   text,
@@ -164,15 +164,19 @@ describe("options that cannot work", () => {
   it.effect("an empty client id", () => Effect.map(issue({ clientId: "" }), (text) => assert.match(text, /clientId/)))
 
   it.effect("a method that needs a secret, without one", () =>
-    Effect.forEach([ClientAuthentication.basic, ClientAuthentication.basicRaw, ClientAuthentication.post], (method) =>
-      Effect.gen(function*() {
-        const error = yield* Alf.make({ tokenEndpoint, clientId: "c", clientAuthentication: method, origins: [api] }).pipe(
-          Effect.provide(serve().layer),
-          Effect.scoped,
-          Effect.flip
-        )
-        assert.strictEqual(error._tag, "ConfigurationError")
-      })))
+    Effect.forEach(
+      [ClientAuthentication.basic, ClientAuthentication.basicRaw, ClientAuthentication.post],
+      (method) =>
+        Effect.gen(function*() {
+          const error = yield* Alf.make({ tokenEndpoint, clientId: "c", clientAuthentication: method, origins: [api] })
+            .pipe(
+              Effect.provide(serve().layer),
+              Effect.scoped,
+              Effect.flip
+            )
+          assert.strictEqual(error._tag, "ConfigurationError")
+        })
+    ))
 
   it.effect("the layer fails, before anything is asked", () =>
     Effect.gen(function*() {
@@ -333,7 +337,10 @@ describe("errors", () => {
   it.scoped("one attempt takes at most tokenTimeout", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => Effect.never })
-      const { tokens } = yield* street(server, { tokenTimeout: "3 seconds", tokenRetry: { times: 1, base: "1 second" } })
+      const { tokens } = yield* street(server, {
+        tokenTimeout: "3 seconds",
+        tokenRetry: { times: 1, base: "1 second" }
+      })
       const fiber = yield* Effect.fork(Effect.flip(tokens.get))
       yield* settle
       yield* TestClock.adjust("2999 millis")
@@ -644,7 +651,9 @@ describe("a permanent refusal", () => {
 
   it.scoped("is ended by invalidate", () =>
     Effect.gen(function*() {
-      const server = serve({ token: answering(() => json({ error: "invalid_client" }, { status: 401 }), () => bearer("t")) })
+      const server = serve({
+        token: answering(() => json({ error: "invalid_client" }, { status: 401 }), () => bearer("t"))
+      })
       const { tokens } = yield* street(server)
       yield* Effect.flip(tokens.get)
       yield* tokens.invalidate
@@ -654,7 +663,9 @@ describe("a permanent refusal", () => {
   it.scoped("a success starts the pauses anew", () =>
     Effect.gen(function*() {
       let broken = true
-      const server = serve({ token: (_, n) => broken ? json({ error: "invalid_client" }, { status: 401 }) : bearer(`t${n}`) })
+      const server = serve({
+        token: (_, n) => broken ? json({ error: "invalid_client" }, { status: 401 }) : bearer(`t${n}`)
+      })
       const { tokens } = yield* street(server)
       yield* Effect.flip(tokens.get)
       yield* TestClock.adjust("1 second")

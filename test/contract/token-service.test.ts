@@ -1,8 +1,34 @@
 import { UrlParams } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Redacted, Ref, Scope, TestClock } from "effect"
+import {
+  Cause,
+  Context,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Redacted,
+  Ref,
+  Scope,
+  TestClock
+} from "effect"
 import { AccessToken, Alf, AuthorizedHttpClient, Grant, TokenEndpoint, TokenError, TokenService } from "effect-alf"
-import { advancing, api, bearer, bearers, counting, json, type Script, serve, settle, street, tokenEndpoint } from "./support.ts"
+import {
+  advancing,
+  api,
+  bearer,
+  bearers,
+  counting,
+  json,
+  type Script,
+  serve,
+  settle,
+  street,
+  tokenEndpoint
+} from "./support.ts"
 
 const value = (token: AccessToken.AccessToken) => Redacted.value(token.value)
 const get = (tokens: Context.Tag.Service<TokenService.TokenService>) => Effect.map(tokens.get, value)
@@ -57,7 +83,9 @@ describe("the token's life", () => {
 
   it.scoped("expires_in counts from the request, not from the answer", () =>
     Effect.gen(function*() {
-      const server = serve({ token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`, { expires_in: 20 })), "5 seconds") })
+      const server = serve({
+        token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`, { expires_in: 20 })), "5 seconds")
+      })
       const { tokens } = yield* street(server)
       const fiber = yield* Effect.fork(tokens.get)
       yield* settle
@@ -94,7 +122,9 @@ describe("the token's life", () => {
         token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`, { expires_in: 0 })), "1 second")
       })
       const { tokens } = yield* street(server)
-      const three = yield* Effect.fork(Effect.all([get(tokens), get(tokens), get(tokens)], { concurrency: "unbounded" }))
+      const three = yield* Effect.fork(
+        Effect.all([get(tokens), get(tokens), get(tokens)], { concurrency: "unbounded" })
+      )
       yield* settle
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* Fiber.join(three), ["t1", "t1", "t1"])
@@ -199,8 +229,7 @@ describe("when a token is renewed", () => {
   it.scoped("in the window one refresh runs behind everyone's back", () =>
     Effect.gen(function*() {
       const server = serve({
-        token: (_, n) =>
-          n === 1 ? bearer("t1") : Effect.delay(Effect.succeed(bearer(`t${n}`)), "5 seconds")
+        token: (_, n) => n === 1 ? bearer("t1") : Effect.delay(Effect.succeed(bearer(`t${n}`)), "5 seconds")
       })
       const { tokens } = yield* street(server)
       yield* tokens.get
@@ -336,7 +365,8 @@ describe("when a token is renewed", () => {
   it.scoped("a failure goes to those who wait and is not kept", () =>
     Effect.gen(function*() {
       const server = serve({
-        token: (_, n) => Effect.delay(Effect.sync(() => n === 1 ? json({}, { status: 503 }) : bearer(`t${n}`)), "1 second")
+        token: (_, n) =>
+          Effect.delay(Effect.sync(() => n === 1 ? json({}, { status: 503 }) : bearer(`t${n}`)), "1 second")
       })
       const { tokens } = yield* street(server, once)
       const waiting = yield* Effect.fork(
@@ -368,7 +398,9 @@ describe("when a token is renewed", () => {
       const { tokens } = yield* street(server)
       const first = yield* tokens.get
       const all = yield* Effect.fork(
-        Effect.all(Array.from({ length: 100 }, () => Effect.map(tokens.refresh(first), value)), { concurrency: "unbounded" })
+        Effect.all(Array.from({ length: 100 }, () => Effect.map(tokens.refresh(first), value)), {
+          concurrency: "unbounded"
+        })
       )
       yield* settle
       yield* TestClock.adjust("1 second")
@@ -503,7 +535,8 @@ describe("a grant of one's own", () => {
         grant: {
           key: "dies",
           acquire: (previous) =>
-            Effect.flatMap(Ref.getAndSet(broken, false), (dead) => dead ? Effect.die(new Error("boom")) : inner.acquire(previous))
+            Effect.flatMap(Ref.getAndSet(broken, false), (dead) =>
+              dead ? Effect.die(new Error("boom")) : inner.acquire(previous))
         }
       })
       assert.isTrue(Exit.isFailure(yield* Effect.exit(tokens.get)))
@@ -627,11 +660,12 @@ describe("layerStatic", () => {
   it.effect("that is refused ends in Unauthorized, without many requests", () =>
     Effect.gen(function*() {
       const server = serve({ api: () => new Response("no", { status: 401 }) })
-      const error = yield* Effect.flatMap(AuthorizedHttpClient.AuthorizedHttpClient, (_) => Effect.flip(_.get(api))).pipe(
-        Effect.provide(AuthorizedHttpClient.layer({ origins: [api] })),
-        Effect.provide(TokenService.layerStatic("api-key")),
-        Effect.provide(server.layer)
-      )
+      const error = yield* Effect.flatMap(AuthorizedHttpClient.AuthorizedHttpClient, (_) => Effect.flip(_.get(api)))
+        .pipe(
+          Effect.provide(AuthorizedHttpClient.layer({ origins: [api] })),
+          Effect.provide(TokenService.layerStatic("api-key")),
+          Effect.provide(server.layer)
+        )
       assert.strictEqual(error._tag, "Unauthorized")
       assert.isAtMost(server.apiRequests.length, 2)
     }))

@@ -1,9 +1,34 @@
 import { FileSystem, KeyValueStore } from "@effect/platform"
 import { NodeContext } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, Deferred, Effect, Exit, Fiber, Layer, Logger, LogLevel, Metric, Option, Redacted, TestClock } from "effect"
+import {
+  Cause,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  LogLevel,
+  Metric,
+  Option,
+  Redacted,
+  TestClock
+} from "effect"
 import { AccessToken, Alf, Grant, TokenEndpoint, TokenError, TokenService, TokenStorage } from "effect-alf"
-import { advancing, api, bearer, bearers, json, type Server, serve, settle, tokenEndpoint, unauthorized } from "./support.ts"
+import {
+  advancing,
+  api,
+  bearer,
+  bearers,
+  json,
+  serve,
+  type Server,
+  settle,
+  tokenEndpoint,
+  unauthorized
+} from "./support.ts"
 
 type Storage = Effect.Effect.Success<typeof TokenStorage.TokenStorage>
 
@@ -18,8 +43,10 @@ const options = {
 
 /** One process: a street of its own over a storage that it shares. */
 const peer = (server: Server, storage: Layer.Layer<never>, more: Partial<Alf.Options> = {}) =>
-  Effect.flatMap(Layer.build(storage), (context) =>
-    Alf.make({ ...options, ...more }).pipe(Effect.provide(context), Effect.provide(server.layer)))
+  Effect.flatMap(
+    Layer.build(storage),
+    (context) => Alf.make({ ...options, ...more }).pipe(Effect.provide(context), Effect.provide(server.layer))
+  )
 
 /** A layer that gives the same storage to all who provide it. */
 const shared = (storage: Layer.Layer<never, unknown>) =>
@@ -203,10 +230,13 @@ const broken = (more: Partial<Storage>): Layer.Layer<never> =>
   Layer.succeed(TokenStorage.TokenStorage, { ...own().service, ...more })
 
 describe("a storage in trouble", () => {
-  const failures = Effect.map(Metric.snapshot, (pairs) =>
-    pairs.filter((pair) => pair.metricKey.name === "alf_storage_failures")
-      .map((pair) => "count" in pair.metricState ? Number(pair.metricState.count) : 0)
-      .reduce((a, b) => a + b, 0))
+  const failures = Effect.map(
+    Metric.snapshot,
+    (pairs) =>
+      pairs.filter((pair) => pair.metricKey.name === "alf_storage_failures")
+        .map((pair) => "count" in pair.metricState ? Number(pair.metricState.count) : 0)
+        .reduce((a, b) => a + b, 0)
+  )
 
   for (
     const [name, layer] of Object.entries({
@@ -253,21 +283,24 @@ describe("a storage in trouble", () => {
     }))
 
   it.scoped("garbage is a miss, overwritten by a new token", () =>
-    Effect.forEach(["garbage", "{}", "null", "{\"version\":99}", "", 7, { a: 1 }, null], (garbage) =>
-      Effect.gen(function*() {
-        const values = new Map<string, unknown>()
-        const store = {
-          get: (key: string) => values.has(key) ? values.get(key) : garbage,
-          set: (key: string, text: string) => values.set(key, text)
-        }
-        const server = serve()
-        const storage = yield* shared(TokenStorage.layerStore(store))
-        const a = yield* peer(server, storage)
-        assert.strictEqual(value(yield* advancing(a.tokens.get, "1 second")), "token-1")
-        const b = yield* peer(server, storage)
-        assert.strictEqual(value(yield* advancing(b.tokens.get, "1 second")), "token-1")
-        assert.strictEqual(server.tokenRequests.length, 1)
-      })))
+    Effect.forEach(
+      ["garbage", "{}", "null", "{\"version\":99}", "", 7, { a: 1 }, null],
+      (garbage) =>
+        Effect.gen(function*() {
+          const values = new Map<string, unknown>()
+          const store = {
+            get: (key: string) => values.has(key) ? values.get(key) : garbage,
+            set: (key: string, text: string) => values.set(key, text)
+          }
+          const server = serve()
+          const storage = yield* shared(TokenStorage.layerStore(store))
+          const a = yield* peer(server, storage)
+          assert.strictEqual(value(yield* advancing(a.tokens.get, "1 second")), "token-1")
+          const b = yield* peer(server, storage)
+          assert.strictEqual(value(yield* advancing(b.tokens.get, "1 second")), "token-1")
+          assert.strictEqual(server.tokenRequests.length, 1)
+        })
+    ))
 })
 
 const key = Redacted.make(Buffer.alloc(32, 7).toString("base64"))
@@ -393,7 +426,7 @@ describe.each(Object.entries(storages))("%s", (_name, make) => {
       const storage = yield* shared(make())
       const peers = yield* Effect.all(Array.from({ length: 8 }, () => peer(server, storage)))
       const all = yield* advancing(
-        Effect.all(peers.map((_) => Effect.map(_.tokens.get, value)), { concurrency: "unbounded" }),
+        Effect.forEach(peers, (_) => Effect.map(_.tokens.get, value), { concurrency: "unbounded" }),
         "500 millis"
       )
       assert.deepStrictEqual([...new Set(all)], ["t1"])
@@ -410,9 +443,12 @@ describe.each(Object.entries(storages))("%s", (_name, make) => {
       valid.clear()
       valid.add("Bearer token-2")
       const all = yield* advancing(
-        Effect.all(peers.flatMap((_) => Array.from({ length: 5 }, () => Effect.map(_.httpClient.get(api), (r) => r.status))), {
-          concurrency: "unbounded"
-        }),
+        Effect.all(
+          peers.flatMap((_) => Array.from({ length: 5 }, () => Effect.map(_.httpClient.get(api), (r) => r.status))),
+          {
+            concurrency: "unbounded"
+          }
+        ),
         "100 millis"
       )
       assert.deepStrictEqual([...new Set(all)], [200])
@@ -468,7 +504,10 @@ describe("layerStore", () => {
     Effect.gen(function*() {
       const storage = yield* Effect.provide(
         TokenStorage.TokenStorage,
-        TokenStorage.layerStore({ get: () => Promise.reject(new Error("x")), set: () => Promise.reject(new Error("x")) })
+        TokenStorage.layerStore({
+          get: () => Promise.reject(new Error("x")),
+          set: () => Promise.reject(new Error("x"))
+        })
       )
       const error = yield* Effect.flip(storage.get("k"))
       assert.strictEqual(error._tag, "TokenStorageError")
@@ -523,15 +562,18 @@ describe("encrypted", () => {
     }))
 
   it.effect("a key of the wrong length is a ConfigurationError that does not show it", () =>
-    Effect.forEach(["", "short", Buffer.alloc(16, 1).toString("base64"), Buffer.alloc(33, 1).toString("base64")], (wrong) =>
-      Effect.gen(function*() {
-        const error = yield* TokenStorage.TokenStorage.pipe(
-          Effect.provide(TokenStorage.encrypted(TokenStorage.layerMemory, { keys: [key, Redacted.make(wrong)] })),
-          Effect.flip
-        )
-        assert.instanceOf(error, TokenError.ConfigurationError)
-        if (wrong.length > 5) assert.notInclude(`${error.issue}${Cause.pretty(Cause.fail(error))}`, wrong)
-      })))
+    Effect.forEach(
+      ["", "short", Buffer.alloc(16, 1).toString("base64"), Buffer.alloc(33, 1).toString("base64")],
+      (wrong) =>
+        Effect.gen(function*() {
+          const error = yield* TokenStorage.TokenStorage.pipe(
+            Effect.provide(TokenStorage.encrypted(TokenStorage.layerMemory, { keys: [key, Redacted.make(wrong)] })),
+            Effect.flip
+          )
+          assert.instanceOf(error, TokenError.ConfigurationError)
+          if (wrong.length > 5) assert.notInclude(`${error.issue}${Cause.pretty(Cause.fail(error))}`, wrong)
+        })
+    ))
 })
 
 describe("layerMemory", () => {

@@ -335,7 +335,7 @@ const lives = (name: string, check: (moment: Moment, all: ReadonlyArray<Moment>,
   it.prop(name, [settings, fc.oneof(steps, crowded)], ([settings, steps]) => {
     const moments = live(settings, steps)
     for (const moment of moments) check(moment, moments, settings)
-  }, runs(500))
+  }, runs(300))
 
 describe("tokenState", () => {
   lives("answers as the model does", ({ answer, expected }) => {
@@ -451,7 +451,7 @@ describe("tokenState", () => {
     assert.isAtMost(refreshAt, until)
     assert.isAtLeast(refreshAt, end - jitter * (life * 0.2))
     if (refreshAt < until) assert.strictEqual(refreshAt, end - jitter * Math.min(settings.ahead, life * 0.2))
-  }, runs(500))
+  }, runs(300))
 
   it("the defaults: the last 5 % and the last 20 % of a short life, 10 s and 2 minutes of a long one", () => {
     const short = TokenState.hold(makeToken("a", 0, 20_000), windowsOf(defaults), 1)
