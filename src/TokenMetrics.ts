@@ -37,8 +37,7 @@ export const tokenRefreshes = Metric.counter("alf_token_refreshes", {
 })
 
 /**
- * Requests sent a second time after a 401. Tag `outcome`: `accepted`, `refused` (401 again), `failed` (no new
- * token, or no answer).
+ * Requests sent a second time after a 401. Tag `outcome`: `accepted`, `refused` (401 again), `failed` (no answer).
  *
  * @since 0.1.0
  * @category metrics

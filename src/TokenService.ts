@@ -204,8 +204,7 @@ export const make = <R = never>(
           Effect.flatMap((other) => isEntered ? Effect.never : Effect.succeed(other))
         )
         return pipe(
-          // on its own, since a storage may be stuck; its fiber does not fail, since the runtime would log that
-          Effect.asSome(Effect.flatten(Effect.disconnect(Effect.exit(section)))),
+          Effect.asSome(section),
           Effect.raceFirst(watch),
           Effect.flatMap(Option.match({
             onNone: () => Effect.zipRight(degraded("exclusive", Cause.fail(tooLong)), fetch(shared)),

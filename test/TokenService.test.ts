@@ -1063,45 +1063,43 @@ describe("TokenService", () => {
         assert.strictEqual(last(), "token 3")
       }))
 
-    for (const fault of ["never enters", "sticks"] as const) {
-      it.effect(`a token that appears while others are in the section is taken soon (it ${fault})`, () =>
-        Effect.gen(function*() {
-          const storage = controlledStorage()
-          const { asked, grant } = scriptedGrant()
-          const scope = yield* Scope.make()
-          const service = yield* Scope.extend(make({ grant }, storage), scope)
-          yield* getIn(service)
-          yield* TestClock.adjust("1 day")
-          storage.faults.exclusive = fault
-          const waiting = yield* Effect.fork(service.get)
-          yield* TestClock.adjust("30 seconds")
-          assert.isTrue(Option.isNone(yield* waiting.poll))
-          const looks = storage.calls.filter((call) => call === "get").length
-          assert.isBelow(looks, 50)
-          yield* put(storage, service, issue("of another process"))
-          yield* TestClock.adjust("1500 millis")
-          assert.isTrue(Option.isSome(yield* waiting.poll), "it was not taken")
-          assert.strictEqual(value(yield* Fiber.join(waiting)), "of another process")
-          assert.strictEqual(asked(), 1)
-          yield* TestClock.adjust("1 minute")
-          assert.isAtMost(storage.calls.filter((call) => call === "get").length, looks + 5)
-          yield* inTime(Scope.close(scope, Exit.void))
-        }))
+    it.effect("a token that appears while others are in the section is taken soon", () =>
+      Effect.gen(function*() {
+        const storage = controlledStorage()
+        const { asked, grant } = scriptedGrant()
+        const scope = yield* Scope.make()
+        const service = yield* Scope.extend(make({ grant }, storage), scope)
+        yield* getIn(service)
+        yield* TestClock.adjust("1 day")
+        storage.faults.exclusive = "never enters"
+        const waiting = yield* Effect.fork(service.get)
+        yield* TestClock.adjust("30 seconds")
+        assert.isTrue(Option.isNone(yield* waiting.poll))
+        const looks = storage.calls.filter((call) => call === "get").length
+        assert.isBelow(looks, 50)
+        yield* put(storage, service, issue("of another process"))
+        yield* TestClock.adjust("1500 millis")
+        assert.isTrue(Option.isSome(yield* waiting.poll), "it was not taken")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "of another process")
+        assert.strictEqual(asked(), 1)
+        yield* TestClock.adjust("1 minute")
+        assert.isAtMost(storage.calls.filter((call) => call === "get").length, looks + 5)
+        yield* inTime(Scope.close(scope, Exit.void))
+      }))
 
-      it.effect(`nobody waits for the section for ever (it ${fault})`, () =>
-        Effect.gen(function*() {
-          const storage = controlledStorage()
-          const { asked, grant } = scriptedGrant()
-          const scope = yield* Scope.make()
-          const service = yield* Scope.extend(make({ grant }, storage), scope)
-          storage.faults.exclusive = fault
-          const before = yield* failures
-          assert.strictEqual(value(yield* inTime(service.get, "2 minutes")), "token 0")
-          assert.strictEqual((yield* failures) - before, 1)
-          assert.strictEqual(asked(), 1)
-          yield* inTime(Scope.close(scope, Exit.void))
-        }))
-    }
+    it.effect("nobody waits for the section for ever", () =>
+      Effect.gen(function*() {
+        const storage = controlledStorage()
+        const { asked, grant } = scriptedGrant()
+        const scope = yield* Scope.make()
+        const service = yield* Scope.extend(make({ grant }, storage), scope)
+        storage.faults.exclusive = "never enters"
+        const before = yield* failures
+        assert.strictEqual(value(yield* inTime(service.get, "2 minutes")), "token 0")
+        assert.strictEqual((yield* failures) - before, 1)
+        assert.strictEqual(asked(), 1)
+        yield* inTime(Scope.close(scope, Exit.void))
+      }))
 
     it.scoped("who has given up waiting for the section does not enter it later", () =>
       Effect.gen(function*() {

@@ -93,10 +93,10 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
 
     it.scopedLive("lasts as long as its holder works, however long that takes", () =>
       Effect.gen(function*() {
-        const [first, second] = [yield* storage({ term: "1 second" }), yield* storage({ term: "1 second" })]
+        const [first, second] = [yield* storage({ term: "3 seconds" }), yield* storage({ term: "3 seconds" })]
         const holder = yield* entered(first.exclusive("slow"))
         const waiting = yield* Effect.fork(second.exclusive("slow")(Effect.void))
-        yield* Effect.sleep("3 seconds")
+        yield* Effect.sleep("5 seconds")
         assert.isTrue(Option.isNone(yield* Fiber.poll(waiting)))
         yield* Fiber.interrupt(holder)
         yield* Fiber.join(waiting)

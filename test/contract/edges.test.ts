@@ -417,6 +417,43 @@ describe("sharing", () => {
       assert.isTrue(Option.isSome(exit), "still waiting after five minutes")
     }))
 
+  it.effect("closing the scope in mid-flight leaves the section before the storage goes", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const storage = Layer.scoped(
+        TokenStorage.TokenStorage,
+        Effect.acquireRelease(
+          Effect.succeed({
+            get: () => Effect.succeedNone,
+            set: () => Effect.void,
+            remove: () => Effect.void,
+            exclusive: () => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+              Effect.acquireUseRelease(
+                Effect.sync(() => void seen.push("entered")),
+                () => effect,
+                () => Effect.sync(() => void seen.push("left"))
+              )
+          }),
+          () => Effect.sync(() => void seen.push("storage closed"))
+        )
+      )
+      const server = serve({ token: () => Effect.never })
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(
+        Alf.layer(options).pipe(Layer.provide(storage), Layer.provide(server.layer)),
+        scope
+      )
+      const waiter = yield* Effect.fork(
+        Effect.flatMap(TokenService.TokenService, (_) => _.get).pipe(Effect.provide(context))
+      )
+      yield* settle
+      assert.strictEqual(server.tokenRequests.length, 1)
+      yield* Scope.close(scope, Exit.void)
+      const exit = yield* Fiber.await(waiter)
+      assert.isTrue(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause))
+      assert.deepStrictEqual(seen, ["entered", "left", "storage closed"])
+    }))
+
   it.scoped("who cannot enter finds the token of who did", () =>
     Effect.gen(function*() {
       const server = serve()

@@ -109,10 +109,10 @@ export const serve = (script: { readonly token?: Script; readonly api?: Script }
 export const bearers = (server: Server): ReadonlyArray<string | undefined> =>
   server.apiRequests.map((sent) => sent.headers["authorization"])
 
-const tick = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
+const macrotasks = Effect.async<void>((resume) => void setTimeout(() => setImmediate(() => resume(Effect.void)), 0))
 
 /** Lets every fiber that can run do so, without moving the clock. */
-export const settle = Effect.repeatN(tick, 10)
+export const settle = Effect.repeatN(macrotasks, 4)
 
 /** One street over a scripted server, as a program with two APIs would make it. */
 export const street = (server: Server, options: Partial<Alf.Options> = {}) =>

@@ -139,7 +139,6 @@ const withFaults = [
         "dies",
         "throws",
         "never enters",
-        "sticks",
         "dies afterwards",
         "loses it"
       )
