@@ -50,11 +50,11 @@ const failures = (statuses: ReadonlyArray<number>) => statuses.filter((status) =
 
 export const overhead = (subject: Subject, atOnce: number): Promise<Quartiles> =>
   using(subject, {}, (client) => {
-    const times = isQuick ? 200 : atOnce === 1 ? 1000 : 3000
+    const times = isQuick ? 200 : atOnce === 1 ? 500 : 2000
     return ratio(
       () => drive(client.request, times, atOnce),
       () => drive(client.bare, times, atOnce),
-      isQuick ? 3 : 21
+      isQuick ? 3 : 11
     )
   })
 
