@@ -55,7 +55,7 @@ export interface State<F> {
   readonly forgottenAt: number
   readonly flight: Flight<F> | undefined
   readonly refusal: Refusal | undefined
-  /** No renewal in the background meanwhile: the last one failed. */
+  /** No renewal in the background meanwhile: the last one was in vain. */
   readonly respite: Pause | undefined
 }
 
@@ -167,8 +167,10 @@ export const tell = <F>(
   const isOutdated = state.flight?.isOutdated === true
   switch (news._tag) {
     case "Arrived":
-      return isOutdated
-        ? [false, { ...state, forgottenAt: now, flight: undefined }]
+      if (isOutdated) return [false, { ...state, forgottenAt: now, flight: undefined }]
+      // one that is over when it comes does not replace one that can be used
+      return isUsable(state.held, now) && now >= news.held.until
+        ? [false, { ...state, flight: undefined, respite: respite(state, now) }]
         : [true, { ...initial, held: news.held }]
     case "Failed":
       return [false, {
@@ -178,7 +180,7 @@ export const tell = <F>(
           onNone: () => state.refusal,
           onSome: (error) => ({ error, ...cooldown(state.refusal, windows, now) })
         }),
-        respite: isUsable(state.held, now) ? { from: now, until: now + left(state.held, now) / 4 } : undefined
+        respite: respite(state, now)
       }]
     case "Forgotten":
       return [false, {
@@ -207,6 +209,10 @@ const cooldown = (before: Refusal | undefined, windows: Windows, now: number): P
   const pause = before === undefined ? base : Math.min(2 * (before.until - before.from), Math.max(base, maxCooldown))
   return { from: now, until: now + pause }
 }
+
+/** After a renewal in vain a quarter of the time that is left passes before the next. */
+const respite = <F>({ held }: State<F>, now: number): Pause | undefined =>
+  isUsable(held, now) ? { from: now, until: now + left(held, now) / 4 } : undefined
 
 const left = (held: Held, now: number): number =>
   Option.match(held.token.expiresAt, {

@@ -180,10 +180,13 @@ const live = (settings: Settings, steps: ReadonlyArray<Step>): ReadonlyArray<Mom
     all.push(known)
     return known
   }
+  const isOver = (known: Known): boolean => {
+    const { end, from } = bounds(known.held)
+    return end !== Infinity && now >= end - Math.min(settings.leeway, 0.05 * (end - from))
+  }
   const isUsable = (known: Known | undefined): known is Known => {
     if (known === undefined || known.isRefused) return false
-    const { end, from } = bounds(known.held)
-    return from <= now && now < (end === Infinity ? end : end - Math.min(settings.leeway, 0.05 * (end - from)))
+    return bounds(known.held).from <= now && !isOver(known)
   }
   const isRenewable = (known: Known): boolean => {
     const { end, from } = bounds(known.held)
@@ -220,12 +223,19 @@ const live = (settings: Settings, steps: ReadonlyArray<Step>): ReadonlyArray<Mom
   const arrive = (known: Known, flown: number) => {
     const [isCurrent, next] = TokenState.tell(state, { _tag: "Arrived", held: known.held }, now, windows)
     state = next
-    assert.strictEqual(isCurrent, flown === generation, "only what the present generation asked for becomes current")
+    const isInVain = isUsable(current) && isOver(known)
+    assert.strictEqual(
+      isCurrent,
+      flown === generation && !isInVain,
+      "what the present generation asked for, and can be used"
+    )
     known.generation = flown
     if (isCurrent) {
       current = known
       refused = undefined
       respite = undefined
+    } else if (flown === generation && isUsable(current)) {
+      respite = { from: now, length: (bounds(current.held).end - now) / 4 }
     }
     flight = undefined
   }
@@ -371,6 +381,29 @@ describe("tokenState", () => {
 
   lives("makes nobody wait while there is a token to use", ({ answer, isUsable, step }) => {
     if (step._tag === "Need" && isUsable) assert.include(["Use", "Renew"], answer?._tag)
+  })
+
+  it("a renewal that brings a token which is over does not replace the one that is not", () => {
+    const windows = windowsOf(defaults)
+    const good = TokenState.hold(makeToken("good", 0, 100_000), windows, 1)
+    let state: TokenState.State<number> = { ...TokenState.initial, held: good }
+    let now = 90_000
+    const need = () => {
+      const [answer, next] = TokenState.ask(state, { _tag: "Needed", flight: 0 }, now)
+      state = next
+      return answer
+    }
+    assert.strictEqual(need()._tag, "Renew")
+    const over = TokenState.hold(makeToken("over", now, 0), windows, 1)
+    const [isCurrent, next] = TokenState.tell(state, { _tag: "Arrived", held: over }, now, windows)
+    assert.isFalse(isCurrent)
+    state = next
+    assert.deepStrictEqual(need(), { _tag: "Use", held: good })
+    // a quarter of what was left
+    now = 92_499
+    assert.strictEqual(need()._tag, "Use")
+    now = 92_500
+    assert.strictEqual(need()._tag, "Renew")
   })
 
   lives("does not give the token back that was refused", ({ answer, current, isUsable, step }, all) => {
