@@ -1135,7 +1135,7 @@ describe("TokenService", () => {
       for (const operation of ["get", "set"] as const) {
         it.scoped(`${operation} ${fault}: a warning, a metric, and the token within 1 second`, () => {
           const { layer, lines } = recordLogs()
-          // one that hangs is asked once
+          // one that hangs is asked once; of several failures of one operation the first is told
           const times = operation === "get" && fault !== "hangs" && fault !== "sticks" ? 2 : 1
           return Effect.gen(function*() {
             const storage = controlledStorage()
@@ -1147,7 +1147,7 @@ describe("TokenService", () => {
             assert.strictEqual(value(token), "SECRET 0")
             assert.strictEqual((yield* failures) - before, times)
             const warnings = lines.filter(({ level }) => level === "WARN")
-            assert.lengthOf(warnings, times)
+            assert.lengthOf(warnings, 1)
             for (const { annotations, cause, message } of warnings) {
               assert.deepStrictEqual(annotations, { package: "effect-alf", module: "TokenService" })
               assert.include(message, operation)

@@ -112,10 +112,10 @@ const connect = (options: Options): Effect.Effect<Client, ConfigurationError, Sc
     return yield* Effect.acquireRelease(
       Effect.sync(() =>
         Client.create(servers.join(","), {
-          // one try, shorter than the second after which nobody waits for it any more
+          // one try, and a server that is slow is given up by those who wait before it is dropped by the client
           retries: 1,
-          timeout: 0.8,
-          conntimeout: 0.8,
+          timeout: 3,
+          conntimeout: 3,
           logger: { log: () => {} },
           ...(options.username === undefined ? {} : { username: options.username }),
           ...(options.password === undefined ? {} : { password: Redacted.value(options.password) })

@@ -80,7 +80,9 @@ export const layer = (options: Options = {}): Layer.Layer<TokenStorage, Configur
     TokenStorage,
     Effect.gen(function*() {
       const term = yield* leaseTerm(options)
-      return fromClient(yield* connect(options), options.prefix, term)
+      const client = yield* connect(options)
+      // a connection that does not answer may have been dropped silently
+      return fromClient(client, options.prefix, term, () => client.disconnect(true))
     })
   )
 
@@ -128,9 +130,21 @@ const resolve = <A>(value: A | Config.Config<A>): Effect.Effect<A, ConfigError> 
 const removeIf = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1]) or 0`
 const renewIf = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2]) or 0`
 
-const fromClient = (client: Redis | Cluster, prefix = "", term: Duration.Duration): Storage => {
+const fromClient = (
+  client: Redis | Cluster,
+  prefix = "",
+  term: Duration.Duration,
+  onSilence = () => {}
+): Storage => {
   const run = <A>(command: () => Promise<A>) =>
-    Effect.tryPromise({ try: command, catch: (error) => `Redis: ${describe(error)}` })
+    Effect.tryPromise({
+      try: command,
+      catch: (error) => {
+        const description = describe(error)
+        if (description === silence) onSilence()
+        return `Redis: ${description}`
+      }
+    })
   return make({
     get: (key) => Effect.map(run(() => client.get(prefix + key)), Option.fromNullable),
     set: (key, text, timeToLive) =>
@@ -176,10 +190,9 @@ const connect = (options: Options): Effect.Effect<Redis, ConfigurationError, Sco
       // without a connection a command fails now, instead of waiting and being sent when nobody wants it any more
       enableOfflineQueue: false,
       maxRetriesPerRequest: 0,
-      commandTimeout: 1000,
+      commandTimeout: 3000,
       // connections that something on the way has dropped silently
-      keepAlive: 30_000,
-      socketTimeout: 3000
+      keepAlive: 30_000
     }
     const client = yield* Effect.acquireRelease(
       Effect.try({
@@ -214,10 +227,12 @@ const checkedUrl = (url: Options["url"]): Effect.Effect<string | undefined, Conf
   return isValid ? Effect.succeed(parsed.href) : Effect.fail(badUrl)
 }
 
+const silence = "no answer in time"
+
 /** Never the words of an error: Redis may quote the command that it refused, and the token with it. */
 const describe = (error: unknown): string => {
   if (!(error instanceof Error)) return "no answer in time"
   if ("code" in error && typeof error.code === "string") return error.code
   return /^[A-Z]{2,}(?= )/.exec(error.message)?.[0] ??
-    (error.message.includes("timed out") ? "no answer in time" : "no connection")
+    (error.message.includes("timed out") ? silence : "no connection")
 }

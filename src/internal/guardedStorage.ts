@@ -15,11 +15,19 @@ import { within } from "./within.ts"
 const timeout = Duration.seconds(1)
 
 /**
- * One key of a storage, for one flight. Whatever the storage does, the program goes on: a failure is a warning, a metric
- * and a miss. After it has hung once, it is left alone.
+ * One key of a storage, for one flight. Whatever the storage does, the program goes on: a failure is a warning
+ * (the first of each operation), a metric and a miss. After it has hung once, it is left alone.
  */
 export const guard = (storage: Storage, key: string) => {
   let isDown = false
+  const warned = new Set<TokenStorageError["operation"]>()
+
+  const failed = (operation: TokenStorageError["operation"], cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      if (warned.has(operation)) return countFailure
+      warned.add(operation)
+      return degraded(operation, cause)
+    })
 
   const attempt = <A>(
     operation: TokenStorageError["operation"],
@@ -34,7 +42,7 @@ export const guard = (storage: Storage, key: string) => {
           return new TokenStorageError({ operation, description: "no answer within 1 second" })
         }),
         Effect.catchAllCause((cause) =>
-          Effect.as(Cause.isInterruptedOnly(cause) ? Effect.void : degraded(operation, cause), fallback)
+          Effect.as(Cause.isInterruptedOnly(cause) ? Effect.void : failed(operation, cause), fallback)
         )
       )
     )
@@ -60,11 +68,13 @@ export const guard = (storage: Storage, key: string) => {
               ? outcome
               : Exit.isSuccess(exit)
               ? exit
-              : Effect.zipRight(degraded("exclusive", exit.cause), effect)
+              : Effect.zipRight(failed("exclusive", exit.cause), effect)
         )
       })
   }
 }
+
+const countFailure = Metric.increment(TokenMetrics.storageFailures)
 
 /** Only our own words are logged: a defect's may hold anything. */
 export const degraded = (
@@ -78,6 +88,6 @@ export const degraded = (
         onSome: (error) => error.message
       })
     ),
-    Effect.zipRight(Metric.increment(TokenMetrics.storageFailures)),
+    Effect.zipRight(countFailure),
     inModule("TokenService")
   )

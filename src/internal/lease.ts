@@ -12,6 +12,7 @@ import * as TokenMetrics from "../TokenMetrics.ts"
 import type { Lease, LeaseOptions, Storage } from "../TokenStorage.ts"
 import { finiteDuration } from "./configuration.ts"
 import { inModule } from "./log.ts"
+import { patience as patient } from "./within.ts"
 
 const defaultTerm = Duration.seconds(10)
 
@@ -147,7 +148,7 @@ const send = <A>(step: () => Effect.Effect<A, string>): Effect.Effect<Sent<A>> =
 const answer = <A>(sent: Sent<A>): Effect.Effect<Option.Option<A>> =>
   pipe(
     Effect.flatten(Effect.interruptible(Fiber.join(sent))),
-    Effect.timeoutFail({ duration: patience, onTimeout: () => `no answer within ${Duration.format(patience)}` }),
+    Effect.raceFirst(Effect.zipRight(patient(patience), Effect.fail(`no answer within ${Duration.format(patience)}`))),
     Effect.asSome,
     Effect.catchAll((description) => Effect.as(warn(description), Option.none()))
   )

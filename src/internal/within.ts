@@ -1,4 +1,4 @@
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 
@@ -19,7 +19,12 @@ export const within: {
 } = dual(
   3,
   <A, E, R, E2>(effect: Effect.Effect<A, E, R>, duration: Duration.Duration, onTimeout: () => E2) =>
-    Effect.flatten(
-      Effect.timeoutFail(Effect.interruptible(Effect.disconnect(Effect.exit(effect))), { duration, onTimeout })
+    Effect.raceFirst(
+      Effect.flatten(Effect.interruptible(Effect.disconnect(Effect.exit(effect)))),
+      Effect.zipRight(patience(duration), Effect.suspend(() => Effect.fail(onTimeout())))
     )
 )
+
+/** Twenty short sleeps: one whose own process got no time to run reads the answer before it gives up. */
+export const patience = (duration: Duration.Duration): Effect.Effect<void> =>
+  Effect.interruptible(Effect.asVoid(Effect.repeatN(Effect.sleep(Duration.times(duration, 0.05)), 19)))
