@@ -1,4 +1,4 @@
-import { sha256 } from "@noble/hashes/sha2"
+import { sha256 } from "@noble/hashes/sha2.js"
 import * as Encoding from "effect/Encoding"
 
 /** SHA-256 of a text, in hex. */

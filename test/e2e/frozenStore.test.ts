@@ -30,7 +30,7 @@ const makeClient = (clientId: string) =>
   )
 
 for (const { isSkipped, layer, name, server } of stores) {
-  describe.skipIf(isSkipped)(name, () => {
+  describe.skipIf(isSkipped)(`${name}`, () => {
     it.scopedLive(
       "that stands still is waited for by a second, once, and shared again when it goes on",
       () =>
