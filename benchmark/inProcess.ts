@@ -4,7 +4,9 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { DateTime, Effect, Exit, Fiber, Redacted, Scope } from "effect"
 import { AccessToken, Alf, Grant, TokenEndpoint, TokenService } from "effect-alf"
 import { execFileSync } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { performance } from "node:perf_hooks"
+import { fileURLToPath } from "node:url"
 import { gzipSync } from "node:zlib"
 import { percentile, type Quartiles, quartiles, ratio } from "./measure.ts"
 import { counts, environment, isQuick, reset } from "./sockets.ts"
@@ -105,7 +107,7 @@ export const overStub = (tracer: boolean) =>
   withAlf(shippedStub, async ({ authorizedHttpClient, httpClient }) => {
     const times = isQuick ? 2_000 : 20_000
     const floor = timed(withHeader(shippedStub), times, tracer)
-    const pairs = isQuick ? 3 : 21
+    const pairs = isQuick ? 3 : 61
     return {
       dropIn: await ratio(timed(httpClient, times, tracer), floor, pairs),
       typed: await ratio(timed(authorizedHttpClient, times, tracer), floor, pairs)
@@ -179,19 +181,32 @@ export const importTime = (): Quartiles => {
   )
 }
 
-/** The package's own code in a minimal bundle, minified and gzipped, in bytes; with and without its one dependency. */
+/** The package's own part of a minimal bundle, minified and gzipped, in bytes; with and without its one dependency. */
 export const bundleSize = async () => {
   const { build } = await import("esbuild")
-  const size = async (external: ReadonlyArray<string>) => {
+  const [begin, end] = ["/*! own */", "/*! not own */"]
+  const size = async (...folders: ReadonlyArray<string>) => {
     const { outputFiles } = await build({
       stdin: { contents: `export { layer } from "effect-alf/Alf"`, resolveDir: process.cwd() },
       bundle: true,
       minify: true,
       format: "esm",
       write: false,
-      external: ["effect/*", "@effect/platform/*", ...external]
+      legalComments: "inline",
+      plugins: [{
+        name: "marks",
+        setup: ({ onLoad }) =>
+          onLoad({ filter: /\.js$/ }, ({ path }) =>
+            folders.some((folder) => path.startsWith(folder))
+              ? { contents: `${begin}\n${readFileSync(path, "utf8")}\n${end}\nexport {}` }
+              : undefined)
+      }]
     })
-    return gzipSync(outputFiles[0]!.contents).length
+    const own = outputFiles[0]!.text.split(begin).slice(1).map((part) => part.split(end)[0])
+    return gzipSync(own.join("")).length
   }
-  return { own: await size(["@noble/hashes/*"]), all: await size([]) }
+  const [dist, dependency] = ["effect-alf", "@noble/hashes/sha2.js"].map((module) =>
+    fileURLToPath(new URL(".", import.meta.resolve(module)))
+  ) as [string, string]
+  return { own: await size(dist), all: await size(dist, dependency) }
 }

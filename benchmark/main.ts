@@ -5,7 +5,7 @@ import * as InProcess from "./inProcess.ts"
 import type { Quartiles } from "./measure.ts"
 import { peers } from "./peers.mjs"
 import * as Sockets from "./sockets.ts"
-import { dropIn, typed } from "./subjects.ts"
+import { dropIn, transports, typed } from "./subjects.ts"
 
 const lines: Array<string> = []
 const print = (line = "") => {
@@ -72,8 +72,9 @@ print()
 const rows: Array<ReadonlyArray<string>> = []
 for (const subject of [dropIn, typed, ...peers]) {
   process.stderr.write(`${subject.name} …\n`)
-  const one = await Sockets.overhead(subject, 1)
-  const many = await Sockets.overhead(subject, 64)
+  const pairs = subject === dropIn || subject === typed ? 41 : 11
+  const one = await Sockets.overhead(subject, 1, pairs)
+  const many = await Sockets.overhead(subject, 64, pairs)
   const cold = await Sockets.cold(subject)
   const sudden = await Sockets.storm(subject, 0)
   const straggling = await Sockets.storm(subject, 200)
@@ -94,6 +95,23 @@ for (const subject of [dropIn, typed, ...peers]) {
   ])
 }
 table(["client", "one", "64", "cold", "storm", "expiry", "flaky", "refusing", "large"], rows)
+
+print("## Which of Effect's clients")
+print()
+print("The drop-in over each of them: microseconds of a request, one after another and 64 in flight; large as above.")
+print()
+const micros = ({ high, low, median }: Quartiles) =>
+  `${(1000 * median).toFixed(0)} (${(1000 * low).toFixed(0)}–${(1000 * high).toFixed(0)})`
+const layers: Array<ReadonlyArray<string>> = []
+for (const subject of transports) {
+  layers.push([
+    subject.name,
+    micros(await Sockets.duration(subject, 1)),
+    micros(await Sockets.duration(subject, 64)),
+    String(await Sockets.largeRefusals(subject))
+  ])
+}
+table(["layer", "one", "64", "large"], layers)
 
 print("## The rest")
 print()

@@ -1,5 +1,6 @@
 /** The token endpoint and the API that all subjects talk to, in a process of its own. It is told what to do by its parent. */
 import * as Http from "node:http"
+import type { Socket } from "node:net"
 
 export interface Behaviour {
   /** `expires_in` of the next tokens, in seconds. */
@@ -45,7 +46,7 @@ function serve(): void {
   let counts: Counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: 0 }
   let tokens = new Map<string, number>()
   let issued = 0
-  let open = 0
+  const open = new Set<Socket>()
 
   const answer = (response: Http.ServerResponse, status: number, body: string) => {
     response.writeHead(status, {
@@ -87,8 +88,8 @@ function serve(): void {
   })
   server.keepAliveTimeout = 60_000
   server.on("connection", (socket) => {
-    counts.connections = Math.max(counts.connections, ++open)
-    socket.on("close", () => open--)
+    counts.connections = Math.max(counts.connections, open.add(socket).size)
+    socket.on("close", () => open.delete(socket))
   })
   server.listen(0, "127.0.0.1", () => process.send!({ port: (server.address() as { port: number }).port }))
 
@@ -96,7 +97,10 @@ function serve(): void {
     switch (command._tag) {
       case "reset":
         behaviour = { ...calm, ...command.behaviour }
-        counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: open }
+        counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: 0 }
+        // those of the client before
+        for (const socket of open) socket.destroy()
+        open.clear()
         tokens = new Map([["fixed", Infinity]])
         break
       case "revoke":

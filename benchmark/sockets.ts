@@ -3,7 +3,7 @@ import { type ChildProcess, fork } from "node:child_process"
 import { performance } from "node:perf_hooks"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
-import { drive, percentile, type Quartiles, ratio } from "./measure.ts"
+import { drive, percentile, type Quartiles, quartiles, ratio } from "./measure.ts"
 import type { Behaviour, Command, Counts } from "./server.ts"
 import type { Client, Environment, Subject } from "./subjects.ts"
 
@@ -48,14 +48,26 @@ const together = (client: Client, times: number) =>
 const finalRefusals = (statuses: ReadonlyArray<number>) => statuses.filter((status) => status === 401).length
 const failures = (statuses: ReadonlyArray<number>) => statuses.filter((status) => status === 0).length
 
-export const overhead = (subject: Subject, atOnce: number): Promise<Quartiles> =>
+export const overhead = (subject: Subject, atOnce: number, pairs: number): Promise<Quartiles> =>
   using(subject, {}, (client) => {
     const times = isQuick ? 200 : atOnce === 1 ? 500 : 2000
     return ratio(
       () => drive(client.request, times, atOnce),
       () => drive(client.bare, times, atOnce),
-      isQuick ? 3 : 11
+      isQuick ? 3 : pairs
     )
+  })
+
+/** Milliseconds of a request, one after another or so many at once. */
+export const duration = (subject: Subject, atOnce: number): Promise<Quartiles> =>
+  using(subject, {}, async (client) => {
+    const times = isQuick ? 200 : 2000
+    const rounds: Array<number> = []
+    await drive(client.request, times, atOnce)
+    for (let round = 0; round < (isQuick ? 3 : 11); round++) {
+      rounds.push(await drive(client.request, times, atOnce) / times)
+    }
+    return quartiles(rounds)
   })
 
 export const cold = (subject: Subject) =>
@@ -84,7 +96,7 @@ export const expiry = (subject: Subject) =>
         const start = performance.now()
         await client.request().catch(() => 0)
         latencies.push(performance.now() - start)
-        await sleep(10)
+        await sleep(25)
       }
     }))
     const after = await counts()

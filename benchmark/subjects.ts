@@ -1,5 +1,5 @@
 /** Clients behind one small interface: those on Effect's `HttpClient` here, the others in `peers.mjs`. */
-import { HttpClient, HttpClientRequest } from "@effect/platform"
+import { FetchHttpClient, HttpClient, HttpClientRequest } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { Context, Effect, Layer, ManagedRuntime, Redacted } from "effect"
 import { Alf, AuthorizedHttpClient } from "effect-alf"
@@ -45,13 +45,14 @@ export const withHeader = HttpClient.mapRequest(HttpClientRequest.setHeader("aut
 
 const onEffect = (
   name: string,
-  layer: (environment: Environment) => Layer.Layer<Own, unknown, HttpClient.HttpClient>
+  layer: (environment: Environment) => Layer.Layer<Own, unknown, HttpClient.HttpClient>,
+  transport: Layer.Layer<HttpClient.HttpClient> = NodeHttpClient.layerUndici
 ): Subject => ({
   name,
   version: require("effect-alf/package.json").version,
   make: async (environment) => {
     const runtime = ManagedRuntime.make(
-      layer(environment).pipe(Layer.provideMerge(NodeHttpClient.layerUndici))
+      layer(environment).pipe(Layer.provideMerge(transport))
     )
     const { bare, own } = await runtime.runPromise(Effect.all({ bare: HttpClient.HttpClient, own: Own }))
     const request = status(own, environment.api)
@@ -64,10 +65,21 @@ const onEffect = (
   }
 })
 
-export const dropIn = onEffect(
-  "effect-alf, drop-in",
-  (environment) => Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ httpClient }) => httpClient))
-)
+const dropInOver = (name: string, transport?: Layer.Layer<HttpClient.HttpClient>) =>
+  onEffect(
+    name,
+    (environment) => Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ httpClient }) => httpClient)),
+    transport
+  )
+
+export const dropIn = dropInOver("effect-alf, drop-in")
+
+/** The drop-in over each of Effect's clients. */
+export const transports = [
+  dropInOver("`NodeHttpClient.layerUndici`", NodeHttpClient.layerUndici),
+  dropInOver("`NodeHttpClient.layer` (node:http)", NodeHttpClient.layer),
+  dropInOver("`FetchHttpClient.layer`", FetchHttpClient.layer)
+]
 
 export const typed = onEffect(
   "effect-alf, typed",
