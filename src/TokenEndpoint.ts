@@ -24,7 +24,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type { AccessToken } from "./AccessToken.ts"
 import * as ClientAuthentication from "./ClientAuthentication.ts"
-import { check, endpointUrl, finiteDuration } from "./internal/configuration.ts"
+import { check, endpointUrl, finiteDuration, issue } from "./internal/configuration.ts"
 import { inModule } from "./internal/log.ts"
 import { scrub, secretValues } from "./internal/scrub.ts"
 import { scopes } from "./internal/tokenAnswer.ts"
@@ -128,13 +128,10 @@ export const make = (
     )
     yield* check(!authentication.requiresSecret || options.clientSecret !== undefined, () =>
       `clientAuthentication (${authentication.method}) needs a clientSecret: give one, or use ClientAuthentication.none`)
-    yield* Option.match(authentication.issue(clientId), {
-      onNone: () =>
-        Effect.void,
-      onSome: (text) =>
-        check(false, () =>
-          `clientId: ${text}`)
-    })
+    const wrong = authentication.issue(clientId)
+    if (Option.isSome(wrong)) {
+      return yield* issue(`clientId: ${wrong.value}`)
+    }
     const timeout = yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? "10 seconds")
     const defaultExpiresIn = options.defaultExpiresIn === undefined
       ? Option.none()
@@ -168,7 +165,8 @@ export const make = (
           base,
           HttpClientRequest.bodyUrlParams(form),
           proof.authorization === undefined
-            ? (request) => request
+            ? (request) =>
+              request
             : HttpClientRequest.setHeader("authorization", proof.authorization)
         )
 
@@ -189,7 +187,8 @@ export const make = (
           secrets,
           sentAt,
           receivedAt: yield* Clock.currentTimeMillis,
-          requestedScope: scopes(Option.getOrElse(UrlParams.getFirst(params, "scope"), () => "")),
+          requestedScope: scopes(Option.getOrElse(UrlParams.getFirst(params, "scope"), () =>
+            "")),
           defaultExpiresIn
         })
       }).pipe(
@@ -202,7 +201,9 @@ export const make = (
           })),
         Effect.either,
         Effect.timedWith(nanos),
-        Effect.tap(([duration, outcome]) => observe(duration, Either.isRight(outcome) ? "success" : outcome.left._tag)),
+        Effect.tap(([duration, outcome]) =>
+          observe(duration, Either.isRight(outcome) ? "success" : outcome.left._tag)
+        ),
         Effect.flatMap(([_, outcome]) => outcome)
       )
 
