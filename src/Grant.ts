@@ -63,7 +63,7 @@ export const clientCredentials = (options: ClientCredentialsOptions = {}): Grant
   const params = UrlParams.fromInput([
     ["grant_type", "client_credentials"],
     ...(scope.length === 0 ? [] : [["scope", scope.join(" ")] as const]),
-    ...(options.audience === undefined ? [] : [["audience", options.audience] as const]),
+    ["audience", options.audience],
     ...resource.map((uri) => ["resource", uri] as const),
     ...further
   ])

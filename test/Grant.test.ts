@@ -116,6 +116,15 @@ describe("clientCredentials", () => {
     assert.strictEqual(key({ params: { x: "1", y: "2" } }), key({ params: { y: "2", x: "1" } }))
   })
 
+  it("has a key that stays: a token in a storage is found by the next version too", () => {
+    assert.strictEqual(
+      key({ scope: "b a", audience: "c", resource: "d", params: { z: "1", y: "2", x: "3" } }),
+      JSON.stringify(["client_credentials", ["a", "b"], "c", ["d"], [["x", "3"], ["y", "2"], ["z", "1"]]])
+    )
+    const refresh = Grant.refreshToken({ key: "other", acquire: () => Effect.never })
+    assert.strictEqual(refresh.key, JSON.stringify(["refresh_token", "other", null]))
+  })
+
   it("has one key where nothing is asked for, however that is said", () => {
     assert.strictEqual(key(), key({}))
     assert.strictEqual(key(), key({ scope: "", resource: [], params: {}, audience: undefined }))

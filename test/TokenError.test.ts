@@ -196,9 +196,11 @@ describe("isRefusal", () => {
   })
 
   it("holds for a sign-in that was denied, and for no other that failed", () => {
-    assert.isTrue(TokenError.isRefusal(denied))
-    for (const reason of ["Timeout", "StateMismatch", "NoPort", "Failed"] as const) {
-      assert.isFalse(TokenError.isRefusal(new TokenError.AuthorizationError({ reason })), reason)
+    for (const error of [undefined, "access_denied"]) {
+      assert.isTrue(TokenError.isRefusal(new TokenError.AuthorizationError({ reason: "Denied", error })))
+      for (const reason of ["Timeout", "StateMismatch", "NoPort", "Failed"] as const) {
+        assert.isFalse(TokenError.isRefusal(new TokenError.AuthorizationError({ reason, error })), reason)
+      }
     }
   })
 
