@@ -162,6 +162,29 @@ describe("refusals", () => {
     assert.isFalse(Refusals.isPaused(refusal, 2_500))
   })
 
+  it("the pause goes on doubling where each token was fetched for the next request, until one is accepted", () => {
+    const pauseAfter = (before: Refusals.Refusal | undefined, name: string, now: number) => {
+      const token = makeToken(name, now)
+      const refusal = Refusals.refused(Refusals.fetched(before, token, now), token, now)
+      return { refusal, pause: refusal.pause }
+    }
+    const first = pauseAfter(undefined, "a", 0)
+    const second = pauseAfter(first.refusal, "b", 1_000)
+    assert.deepStrictEqual([first.pause, second.pause], [1_000, 2_000])
+    const third = pauseAfter(Refusals.accepted(second.refusal, 3_000), "c", 3_001)
+    assert.strictEqual(third.pause, 1_000)
+  })
+
+  it("an origin that refuses a new token long after it accepted one is not mixed", () => {
+    const first = Refusals.refused(undefined, makeToken("a"), 0)
+    const accepted = Refusals.accepted(first, 1_000)
+    const soon = Refusals.refused(accepted, makeToken("b", 30_999), 30_999)
+    assert.isTrue(soon.isMixed)
+    const later = Refusals.refused(accepted, makeToken("b", 31_000), 31_000)
+    assert.isFalse(later.isMixed)
+    assert.isFalse(Refusals.refused(first, makeToken("b", 2_000), 2_000).isMixed)
+  })
+
   it("nothing is paused or untried before the first doubt", () => {
     assert.isFalse(Refusals.isPaused(undefined, 0))
     assert.isFalse(Refusals.isUntried(undefined, makeToken("a")))

@@ -45,6 +45,8 @@ type Step =
   | { readonly _tag: "Fail"; readonly kind: "refusal" | "noAnswer" | "interruption" }
   | { readonly _tag: "Forget" }
   | { readonly _tag: "Tick"; readonly millis: number }
+  /** The clock goes on to where the current token is renewed in the background. */
+  | { readonly _tag: "Ripen" }
 
 const life = fc.oneof(
   { weight: 3, arbitrary: fc.integer({ min: 1, max: 20_000 }) },
@@ -80,6 +82,7 @@ const steps: fc.Arbitrary<ReadonlyArray<Step>> = fc.array(
       })
     },
     { weight: 2, arbitrary: fc.record({ _tag: fc.constant("Forget" as const) }) },
+    { weight: 2, arbitrary: fc.constant({ _tag: "Ripen" as const }) },
     {
       weight: 6,
       arbitrary: fc.record({
@@ -246,6 +249,9 @@ const live = (settings: Settings, steps: ReadonlyArray<Step>): ReadonlyArray<Mom
     if (step._tag === "Tick") {
       now += step.millis
       if (step.millis < 0) wasSetBack = true
+    }
+    if (step._tag === "Ripen" && current !== undefined && current.held.refreshAt !== Infinity) {
+      now = Math.max(now, Math.ceil(current.held.refreshAt))
     }
     if (step._tag === "Arrive" && flight !== undefined) now += step.took
     const before = {
@@ -502,13 +508,40 @@ describe("tokenState", () => {
     assert.deepStrictEqual([refreshAt, until], [20_000, 20_000])
   })
 
-  it("windows without end are capped like any other", () => {
-    const { refreshAt, until } = TokenState.hold(
-      makeToken("a", 0, 20_000),
-      { expiryLeeway: Duration.infinity, refreshAhead: Duration.infinity, refusalCooldown: Duration.infinity },
-      1
+  it("windows without end are capped like any other, and a token without end has none", () => {
+    const windows = {
+      expiryLeeway: Duration.infinity,
+      refreshAhead: Duration.infinity,
+      refusalCooldown: Duration.infinity
+    }
+    const short = TokenState.hold(makeToken("a", 0, 20_000), windows, 1)
+    assert.deepStrictEqual([short.refreshAt, short.until], [16_000, 19_000])
+    const endless = TokenState.hold(makeToken("a", 0, null), windows, 1)
+    assert.deepStrictEqual([endless.refreshAt, endless.until], [Infinity, Infinity])
+  })
+
+  it("a storage's token is taken if it can be used, is newer, and was neither refused nor forgotten", () => {
+    const windows = windowsOf(defaults)
+    const at = (issuedAt: number) => TokenState.hold(makeToken(`${issuedAt}`, issuedAt, 60_000), windows, 1)
+    const state: TokenState.State<number> = { ...TokenState.initial, held: at(10_000) }
+    assert.isTrue(TokenState.isReplacement(TokenState.initial, at(10_000), 10_000))
+    assert.isTrue(TokenState.isReplacement(state, at(10_001), 10_001))
+    assert.isFalse(TokenState.isReplacement(state, at(10_000), 10_001))
+    assert.isFalse(TokenState.isReplacement(state, at(10_001), 10_000))
+    assert.isFalse(TokenState.isReplacement(state, at(10_001), 67_001))
+
+    const [, forgotten] = TokenState.tell(state, { _tag: "Forgotten" }, 20_000, windows)
+    assert.isFalse(TokenState.isReplacement(forgotten, at(20_000), 20_001))
+    assert.isTrue(TokenState.isReplacement(forgotten, at(20_001), 20_001))
+
+    const refused = at(10_000)
+    const [, rejected] = TokenState.ask(
+      TokenState.initial,
+      { _tag: "Rejected", token: refused.token, flight: 0 },
+      10_001
     )
-    assert.deepStrictEqual([refreshAt, until], [16_000, 19_000])
+    assert.isFalse(TokenState.isReplacement(rejected, refused, 10_001))
+    assert.isTrue(TokenState.isReplacement(rejected, at(10_001), 10_001))
   })
 
   const failing = (times: number, settings: Settings, pauseBetween: number) => {
@@ -533,6 +566,21 @@ describe("tokenState", () => {
     const expected = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]
     assert.deepStrictEqual(failing(8, defaults, 0), expected)
     assert.deepStrictEqual(failing(8, defaults, 12_345_000), expected)
+  })
+
+  it("a failure without an answer leaves the refusals before it in mind", () => {
+    const windows = windowsOf(defaults)
+    let state: TokenState.State<number> = TokenState.initial
+    const fail = (error: TokenError.TokenError, now: number) => {
+      const [answer, asked] = TokenState.ask(state, { _tag: "Needed", flight: now }, now)
+      assert.strictEqual(answer._tag, "Start")
+      state = TokenState.tell(asked, { _tag: "Failed", error: Option.some(error) }, now, windows)[1]
+    }
+    fail(refusal("invalid_client"), 0)
+    fail(noAnswer, 1_000)
+    fail(refusal("invalid_client"), 2_000)
+    assert.strictEqual(TokenState.ask(state, { _tag: "Needed", flight: 0 }, 3_999)[0]._tag, "Fail")
+    assert.strictEqual(TokenState.ask(state, { _tag: "Needed", flight: 0 }, 4_000)[0]._tag, "Start")
   })
 
   it("a refusal's pause never doubles beyond 30 s, nor shrinks where it is set longer", () => {
