@@ -122,12 +122,17 @@ export const overStub = (tracer: boolean) =>
 
 export const growth = () =>
   withAlf(flatMapStub, async ({ httpClient }) => {
-    await timed(httpClient, 100_000)()
-    globalThis.gc?.()
-    const before = process.memoryUsage().heapUsed
-    await timed(httpClient, 100_000)()
-    globalThis.gc?.()
-    return process.memoryUsage().heapUsed - before
+    const used = async () => {
+      await timed(httpClient, 100_000)()
+      for (let turn = 0; turn < 3; turn++) {
+        globalThis.gc?.()
+        await setImmediate()
+      }
+      return process.memoryUsage().heapUsed
+    }
+    await used()
+    const before = await used()
+    return await used() - before
   })
 
 export const idle = async () => {

@@ -46,7 +46,7 @@ const together = (client: Client, times: number) =>
   Promise.all(Array.from({ length: times }, () => client.request().catch(() => 0)))
 
 const finalRefusals = (statuses: ReadonlyArray<number>) => statuses.filter((status) => status === 401).length
-const failures = (statuses: ReadonlyArray<number>) => statuses.filter((status) => status === 0).length
+const failures = (statuses: ReadonlyArray<number>) => statuses.filter((status) => status !== 200).length
 
 export const overhead = (subject: Subject, atOnce: number, pairs: number): Promise<Quartiles> =>
   using(subject, {}, (client) => {
