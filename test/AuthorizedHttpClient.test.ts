@@ -30,6 +30,7 @@ import { inspect } from "node:util"
 import { manualClock } from "./fixtures/manualClock.ts"
 import { recordLogs, recordSpans } from "./fixtures/recorders.ts"
 import { broken, json, type Received, type Scripted, scripted } from "./fixtures/scriptedClient.ts"
+import { inTime, many, settle } from "./fixtures/testClock.ts"
 
 const api = "https://api.example.com"
 const users = `${api}/users`
@@ -98,23 +99,6 @@ const accepting = (...tokens: ReadonlyArray<string>): Scripted =>
   scripted((request) =>
     tokens.some((token) => authorization(request) === `Bearer ${token}`) ? json({ ok: true }) : unauthorized()
   )
-
-const settle = TestClock.adjust(0)
-
-/** Runs an effect while time goes by, long enough for anything that ends at all. */
-const inTime = <A, E, R>(effect: Effect.Effect<A, E, R>, duration: Duration.DurationInput = "10 seconds") =>
-  Effect.gen(function*() {
-    // a daemon, so that one which is stuck does not keep the test from ending
-    const fiber = yield* Effect.forkDaemon(effect)
-    yield* TestClock.adjust(duration)
-    const exit = yield* fiber.poll
-    if (Option.isNone(exit)) yield* Fiber.interruptFork(fiber)
-    assert.isTrue(Option.isSome(exit), `it did not end within ${Duration.format(duration)}`)
-    return yield* Fiber.join(fiber)
-  })
-
-const many = <A, E, R>(n: number, effect: Effect.Effect<A, E, R>): Effect.Effect<ReadonlyArray<A>, E, R> =>
-  Effect.all(Array.from({ length: n }, () => effect), { concurrency: "unbounded" })
 
 const replays = (outcome: string) =>
   Effect.map(Metric.value(Metric.tagged(TokenMetrics.replays, "outcome", outcome)), ({ count }) => Number(count))

@@ -29,6 +29,7 @@ import {
 } from "effect-alf"
 import { recordLogs, recordSpans } from "./fixtures/recorders.ts"
 import { type ControlledStorage, controlledStorage, faults } from "./fixtures/storages.ts"
+import { inTime, many, settle } from "./fixtures/testClock.ts"
 
 type Token = AccessToken.AccessToken
 type Service = TokenService.TokenService["Type"]
@@ -115,24 +116,6 @@ const make = <R = never>(
       invalidate: service.invalidate
     })
   )
-
-/** Lets every fiber run as far as it can without time going by. */
-const settle = TestClock.adjust(0)
-
-/** Runs an effect while time goes by, long enough for anything that ends at all. */
-const inTime = <A, E, R>(effect: Effect.Effect<A, E, R>, duration: Duration.DurationInput = "10 seconds") =>
-  Effect.gen(function*() {
-    // a daemon, so that one which is stuck does not keep the test from ending
-    const fiber = yield* Effect.forkDaemon(effect)
-    yield* TestClock.adjust(duration)
-    const exit = yield* fiber.poll
-    if (Option.isNone(exit)) yield* Fiber.interruptFork(fiber)
-    assert.isTrue(Option.isSome(exit), `it did not end within ${Duration.format(duration)}`)
-    return yield* Fiber.join(fiber)
-  })
-
-const many = <A, E, R>(n: number, effect: Effect.Effect<A, E, R>): Effect.Effect<ReadonlyArray<A>, E, R> =>
-  Effect.all(Array.from({ length: n }, () => effect), { concurrency: "unbounded" })
 
 const getIn = (service: Service) => Effect.map(inTime(service.get), value)
 

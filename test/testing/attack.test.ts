@@ -21,6 +21,7 @@ import {
 import { Alf, AuthorizedHttpClient, Grant, TokenService, TokenStorage } from "effect-alf"
 import { TestAuthorizationServer } from "effect-alf/testing"
 import { inspect } from "node:util"
+import { many, settle } from "../fixtures/testClock.ts"
 
 const server = TestAuthorizationServer.TestAuthorizationServer
 const url = "https://api.test/orders"
@@ -61,12 +62,7 @@ const statuses = (endpoint: "token" | "api") =>
 
 const count = (endpoint: "token" | "api") => Effect.map(statuses(endpoint), (all) => all.length)
 const underWay = Effect.map(statuses("token"), (all) => all.filter((status) => status === 0).length)
-/** So many at once. */
-const many = <A, E, R>(n: number, effect: Effect.Effect<A, E, R>) =>
-  Effect.all(Array.from({ length: n }, () => effect), { concurrency: "unbounded" })
 const bearer = (request: TestAuthorizationServer.Request) => request.headers["authorization"]
-/** Lets everything run that can. */
-const settle = TestClock.adjust(0)
 
 describe("one token for all", () => {
   it.effect("a thousand first requests: one token request", () =>
