@@ -751,7 +751,10 @@ describe("TokenService", () => {
         const storage = controlledStorage()
         const service = yield* make({ grant }, storage)
         yield* service.refresh(yield* service.get)
-        assert.isNotEmpty(lines)
+        assert.deepStrictEqual(lines.map(({ message }) => message), [
+          "a new token is needed {\"reason\":\"absent\"}",
+          "a new token is needed {\"reason\":\"rejected\"}"
+        ])
         for (const { annotations, level, message } of lines) {
           assert.strictEqual(level, "DEBUG")
           assert.deepStrictEqual(annotations, { package: "effect-alf", module: "TokenService" })
@@ -998,6 +1001,49 @@ describe("TokenService", () => {
         assert.strictEqual(value(yield* service.get), "token 1")
       }))
 
+    it.scoped("invalidate while a flight puts its token there: nothing is left for others to find", () =>
+      Effect.gen(function*() {
+        const storage = controlledStorage()
+        const { grant } = scriptedGrant()
+        const service = yield* make({ grant }, storage)
+        storage.delays.set = "100 millis"
+        const waiting = yield* Effect.fork(service.get)
+        yield* TestClock.adjust("50 millis")
+        yield* service.invalidate
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
+        assert.strictEqual(storage.tokens.size, 0)
+      }))
+
+    it.scoped("a token that lies there is used without entering the section", () =>
+      Effect.gen(function*() {
+        const storage = controlledStorage()
+        const { asked, grant } = scriptedGrant()
+        yield* inTime((yield* make({ grant }, storage)).get)
+        const before = storage.calls.length
+        assert.strictEqual(yield* getIn(yield* make({ grant }, storage)), "token 0")
+        assert.notInclude(storage.calls.slice(before), "exclusive")
+        assert.strictEqual(asked(), 1)
+      }))
+
+    it.scoped("who is in the section fetches to the end, whatever appears in the storage meanwhile", () =>
+      Effect.gen(function*() {
+        const storage = controlledStorage()
+        const other = scriptedGrant(() => issue("another's"))
+        const { grant } = scriptedGrant((n) => Effect.delay(issue(`token ${n}`), "1 second"))
+        const service = yield* make({ grant }, storage)
+        const waiting = yield* Effect.fork(service.get)
+        yield* TestClock.adjust("100 millis")
+        const [key] = yield* Effect.gen(function*() {
+          const elsewhere = controlledStorage()
+          yield* inTime((yield* make({ grant: other.grant }, elsewhere)).get, "10 millis")
+          return [...elsewhere.tokens.entries()]
+        })
+        storage.tokens.set(...key!)
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
+      }))
+
     it.scoped("what lay there before invalidate does not come back while it is being removed", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
@@ -1070,8 +1116,9 @@ describe("TokenService", () => {
         yield* inTime(Scope.close(scope, Exit.void))
       }))
 
-    it.effect("nobody waits for the section for ever", () =>
-      Effect.gen(function*() {
+    it.effect("nobody waits for the section for ever", () => {
+      const { layer, lines } = recordLogs()
+      return Effect.gen(function*() {
         const storage = controlledStorage()
         const { asked, grant } = scriptedGrant()
         const scope = yield* Scope.make()
@@ -1081,8 +1128,11 @@ describe("TokenService", () => {
         assert.strictEqual(value(yield* inTime(service.get, "2 minutes")), "token 0")
         assert.strictEqual((yield* failures) - before, 1)
         assert.strictEqual(asked(), 1)
+        const warnings = lines.filter(({ level }) => level === "WARN").map(({ message }) => message)
+        assert.deepStrictEqual(warnings, ["The token storage failed at exclusive: not entered within 1 minute"])
         yield* inTime(Scope.close(scope, Exit.void))
-      }))
+      }).pipe(Effect.provide(layer))
+    })
 
     it.scoped("who has given up waiting for the section does not enter it later", () =>
       Effect.gen(function*() {
@@ -1133,8 +1183,17 @@ describe("TokenService", () => {
             assert.lengthOf(warnings, 1)
             for (const { annotations, cause, message } of warnings) {
               assert.deepStrictEqual(annotations, { package: "effect-alf", module: "TokenService" })
-              assert.include(message, operation)
+              const why = fault === "fails"
+                ? "connection refused"
+                : fault === "hangs" || fault === "sticks"
+                ? "no answer within 1 second"
+                : "a defect"
+              assert.strictEqual(message, `The token storage failed at ${operation}: ${why}`)
               assert.notInclude(message + cause, "SECRET")
+            }
+            // one that hangs is not asked for anything more
+            if (operation === "get" && (fault === "hangs" || fault === "sticks")) {
+              assert.deepStrictEqual(storage.calls, ["get"])
             }
             assert.strictEqual(yield* service.get, token)
             assert.strictEqual(asked(), 1)
@@ -1153,7 +1212,9 @@ describe("TokenService", () => {
           const before = yield* failures
           yield* inTime(service.invalidate, "1 seconds")
           assert.strictEqual((yield* failures) - before, 1)
-          assert.lengthOf(lines.filter(({ level }) => level === "WARN"), 1)
+          const [warning, ...more] = lines.filter(({ level }) => level === "WARN")
+          assert.match(warning?.message ?? "", /^The token storage failed at remove: /)
+          assert.isEmpty(more)
           assert.strictEqual(yield* getIn(service), "token 1")
         }).pipe(Effect.provide(layer))
       })
