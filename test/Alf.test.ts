@@ -288,6 +288,12 @@ describe("options that cannot work", () => {
     ["no token endpoint", { tokenEndpoint: undefined }, "tokenEndpoint", "https://auth.example.com"],
     ["a token endpoint of another scheme", { tokenEndpoint: "ftp://auth.test/MARKED" }, "tokenEndpoint", "https://"],
     [
+      "a password alone in the token endpoint",
+      { tokenEndpoint: "https://:MARKED@auth.test/token" },
+      "tokenEndpoint",
+      "user info"
+    ],
+    [
       "user info in the token endpoint",
       { tokenEndpoint: "https://MARKED-id:MARKED-secret@auth.test/token" },
       "tokenEndpoint",

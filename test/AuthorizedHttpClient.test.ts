@@ -210,6 +210,15 @@ describe("AuthorizedHttpClient", () => {
         )
       }))
 
+    it.scoped("an origin is known however it is written", () =>
+      Effect.gen(function*() {
+        const { client, requests } = scripted(() => json({}))
+        const { dropIn } = yield* make(client, { origins: ["http://localhost:8080", api] })
+        yield* dropIn.get("http://LOCALHOST:8080/")
+        yield* dropIn.get("https://API.example.com:443/")
+        assert.deepStrictEqual(requests.map(authorization), ["Bearer token-0", "Bearer token-0"])
+      }))
+
     it.scoped("\"any\" is every https and every loopback URL", () =>
       Effect.gen(function*() {
         const { client, requests } = scripted(() => json({}))
@@ -242,7 +251,8 @@ describe("AuthorizedHttpClient", () => {
           const { asked, dropIn, typed } = yield* make(client)
           for (const error of [yield* Effect.flip(dropIn.get(url)), yield* Effect.flip(typed.get(url))]) {
             assert.isTrue(error._tag === "RequestError" && error.reason === "InvalidUrl")
-            assert.match(error.message, /prependUrl/)
+            assert.include(error.message, "the URL is relative where the token is put on")
+            assert.include(error.message, "set the base URL above the authorized client, with HttpClient.mapRequest")
           }
           assert.deepStrictEqual([requests.length, asked()], [0, 0])
         }))
@@ -606,6 +616,32 @@ describe("AuthorizedHttpClient", () => {
         }
       }))
 
+    it.scoped("an answer of 5xx says nothing of the token, under filterStatusOk neither", () =>
+      Effect.gen(function*() {
+        for (const over of [(client: HttpClient.HttpClient) => client, HttpClient.filterStatusOk]) {
+          let status = 401
+          const { client } = scripted(() => new Response(null, { status }))
+          const { asked, dropIn } = yield* make(over(client))
+          yield* Effect.exit(dropIn.get(users))
+          status = 500
+          yield* Effect.exit(dropIn.get(users))
+          status = 401
+          yield* Effect.exit(dropIn.get(users))
+          assert.strictEqual(asked(), 2)
+        }
+      }))
+
+    it.scoped("a token that was fetched for the next request is not replaced when that one is refused too", () =>
+      Effect.gen(function*() {
+        const { client, requests } = accepting("never")
+        const { asked, dropIn } = yield* make(client)
+        yield* dropIn.put(users, { body: HttpBody.stream(Stream.make(new Uint8Array([1]))) })
+        yield* settle
+        assert.deepStrictEqual([asked(), requests.length], [2, 1])
+        yield* dropIn.get(users)
+        assert.deepStrictEqual([asked(), requests.length], [2, 2])
+      }))
+
     it.scoped("is remembered for both clients, and for each origin alone", () =>
       Effect.gen(function*() {
         const { client, requests } = accepting("never")
@@ -664,7 +700,8 @@ describe("AuthorizedHttpClient", () => {
       "raw: a Buffer": () => HttpBody.raw(Buffer.from(bytes)),
       "raw: a Blob": () => HttpBody.raw(new Blob([bytes])),
       "raw: URLSearchParams": () => HttpBody.raw(new URLSearchParams({ a: "1 &" })),
-      "raw: null": () => HttpBody.raw(null)
+      "raw: null": () => HttpBody.raw(null),
+      "raw: undefined": () => HttpBody.raw(undefined)
     }
     /** Bodies that are gone once they were read. */
     class ReadableFormData extends Readable {
@@ -1033,6 +1070,20 @@ describe("AuthorizedHttpClient", () => {
       }))
   })
 
+  it("Unauthorized says what the API said", () => {
+    const message = (...challenges: AuthorizedHttpClient.Unauthorized["challenges"]) =>
+      new AuthorizedHttpClient.Unauthorized({ method: "GET", url: users, status: 401, challenges }).message
+    assert.strictEqual(message(), `GET ${users} was answered with 401`)
+    assert.strictEqual(
+      message(
+        { scheme: "Bearer", params: { error: "invalid_token", error_description: "it has ended" } },
+        { scheme: "Basic", params: {} },
+        { scheme: "DPoP", params: { error: "use_dpop_nonce" } }
+      ),
+      `GET ${users} was answered with 401: it has ended: use_dpop_nonce`
+    )
+  })
+
   describe("withToken and the layers", () => {
     it.scoped("withToken is given the client first or last", () =>
       Effect.gen(function*() {
@@ -1048,6 +1099,51 @@ describe("AuthorizedHttpClient", () => {
         assert.strictEqual((yield* first.get(users)).status, 200)
         assert.strictEqual((yield* last.get(users)).status, 200)
         assert.strictEqual(asked(), 2)
+      }))
+
+    it.scoped("what only looks like a 401 of the API is not replayed", () =>
+      Effect.gen(function*() {
+        const response = (request: HttpClientRequest.HttpClientRequest) =>
+          HttpClientResponse.fromWeb(request, unauthorized())
+        const { service } = yield* tokenService()
+        let sent = 0
+        const failing = <E>(error: (request: HttpClientRequest.HttpClientRequest) => E) =>
+          AuthorizedHttpClient.withToken(
+            HttpClient.makeWith(
+              Effect.flatMap((request: HttpClientRequest.HttpClientRequest) =>
+                Effect.suspend(() => {
+                  sent++
+                  return Effect.fail(error(request))
+                })
+              ),
+              Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
+            ),
+            { origins: [api] }
+          ).pipe(
+            Effect.flatMap((client) => Effect.flip(client.get(users))),
+            Effect.provideService(TokenService.TokenService, service)
+          )
+        const decode = yield* failing((request) =>
+          new HttpClientError.ResponseError({ request, response: response(request), reason: "Decode" })
+        )
+        assert.strictEqual(decode._tag, "ResponseError")
+        const foreign = { _tag: "ResponseError", reason: "StatusCode", status: 401 } as const
+        assert.strictEqual(
+          yield* failing((request) => ({ ...foreign, response: response(request) })).pipe(
+            Effect.map(({ _tag }) => _tag)
+          ),
+          "ResponseError"
+        )
+        assert.strictEqual(sent, 2)
+      }))
+
+    it.scoped("a defect of its client passes through", () =>
+      Effect.gen(function*() {
+        const { dropIn, typed } = yield* make(HttpClient.make(() => Effect.die("boom")))
+        for (const client of [dropIn, typed]) {
+          const exit = yield* Effect.exit(client.get(users))
+          assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === "boom")
+        }
       }))
 
     it.scoped("withToken keeps the errors of its client", () =>
@@ -1287,7 +1383,9 @@ describe("AuthorizedHttpClient", () => {
         const { dropIn, typed } = yield* make(client, { script: (n) => Effect.succeed(`SECRET-${n}`) })
         yield* dropIn.get(`${users}?key=SECRET`)
         const ours = lines.filter(({ annotations }) => annotations["module"] === "AuthorizedHttpClient")
-        assert.lengthOf(ours, 1)
+        assert.deepStrictEqual(ours.map(({ message }) => message), [
+          `refreshing the token and sending the request again after a 401 {"origin":"${api}"}`
+        ])
         assert.deepStrictEqual(ours[0]?.annotations, { package: "effect-alf", module: "AuthorizedHttpClient" })
         for (const { cause, level, message } of lines) {
           assert.strictEqual(level, "DEBUG")

@@ -35,7 +35,7 @@ const groups = {
       "internal/httpClientError",
       "internal/origins"
     ],
-    tests: ["Alf", "AuthorizedHttpClient", "secrets"]
+    tests: ["Alf", "AuthorizedHttpClient", "answer", "secrets"]
   },
   storage: {
     mutate: ["TokenStorage", "internal/lease", "internal/leaseRecord", "internal/storageFiles", "internal/storageSeal"],
