@@ -1048,6 +1048,7 @@ describe("the secret", () => {
       const error = yield* failure(request(http, { ...once, clientSecret: Effect.fail(new Error("MARKED vault")) }))
       assert.instanceOf(error, TokenError.TokenRequestError)
       assert.strictEqual(error.reason, "Secret")
+      assert.strictEqual(error.description, "The client secret was not read")
       assert.strictEqual(error.endpoint, url)
       assert.strictEqual(http.requests.length, 0)
       assert.notInclude(inspect(error, { depth: Infinity, showHidden: true }), "MARKED")
@@ -1385,12 +1386,55 @@ describe("what is seen", () => {
       assert.closeTo(after.sum - before.sum, 4_000, 1)
     }))
 
+  it.effect("what broke is told in the words of the transport and of what caused it, four at most", () =>
+    Effect.gen(function*() {
+      const told = (cause: unknown, description?: string) =>
+        Effect.map(
+          failure(request(
+            scripted(({ request }) =>
+              Effect.fail(
+                new HttpClientError.RequestError({
+                  request,
+                  reason: "Transport",
+                  cause,
+                  ...(description === undefined ? {} : { description })
+                })
+              )
+            ),
+            { tokenRetry: { times: 0 } }
+          )),
+          (error) => {
+            assert(error._tag === "TokenRequestError")
+            return error.description
+          }
+        )
+      const code = Object.assign(new Error(""), { code: "ECONNREFUSED" })
+      class Nameless extends Error {
+        override readonly name = "TimeoutError"
+      }
+      assert.strictEqual(yield* told(undefined), "Transport error")
+      assert.strictEqual(yield* told(undefined, "mine"), "mine")
+      assert.strictEqual(yield* told("no error"), "Transport error")
+      assert.strictEqual(
+        yield* told(new Error("fetch failed", { cause: code })),
+        "Transport error: fetch failed: ECONNREFUSED"
+      )
+      assert.strictEqual(yield* told(new Nameless("")), "Transport error: TimeoutError")
+      assert.strictEqual(
+        yield* told([4, 3, 2, 1].reduce((cause: Error | undefined, n) => new Error(`${n}`, { cause }), undefined)),
+        "Transport error: 1: 2: 3"
+      )
+    }))
+
   it.effect("a debug log line for each attempt, annotated with package and module; none at info", () =>
     Effect.gen(function*() {
       const { layer, lines } = recordLogs()
       const http = timed((n) => n === 0 ? proxyPage(503) : tokenAnswer("abc"))
       yield* Effect.provide(eventually(request(http)), layer)
-      assert.strictEqual(lines.length, 2)
+      assert.deepStrictEqual(lines.map(({ message }) => message), [
+        `token request {"endpoint":"${url}","outcome":"TokenErrorResponse"}`,
+        `token request {"endpoint":"${url}","outcome":"success"}`
+      ])
       for (const line of lines) {
         assert.strictEqual(line.level, "DEBUG")
         assert.strictEqual(line.annotations["package"], "effect-alf")

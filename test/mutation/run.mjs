@@ -17,7 +17,7 @@ const groups = {
     mutate: ["internal/challenge", "internal/scrub", "internal/tokenAnswer", "internal/tokenResponse"],
     tests: ["challenge", "scrub", "tokenAnswer", "TokenEndpoint"]
   },
-  endpoint: { mutate: ["TokenEndpoint"], tests: ["TokenEndpoint"] },
+  endpoint: { mutate: ["TokenEndpoint"], tests: ["Alf", "TokenEndpoint"] },
   states: {
     mutate: ["internal/refusals", "internal/tokenState"],
     tests: ["properties/refusals", "properties/tokenState"]
