@@ -570,6 +570,9 @@ describe("encrypted", () => {
       "31 bytes": [Buffer.alloc(31, 7).toString("base64")],
       "33 bytes": [Buffer.alloc(33, 7).toString("base64")],
       "16 bytes in hex": [Buffer.alloc(16, 7).toString("hex")],
+      "33 bytes in hex": [Buffer.alloc(33, 7).toString("hex")],
+      "32 bytes in hex after something else": [`x${Buffer.alloc(32, 7).toString("hex")}`],
+      "base64 with padding in its middle": [`${Buffer.alloc(31, 7).toString("base64")}A=`],
       "a pass phrase": ["hunter2 hunter2 hunter2 hunter2!"],
       "a good key and a bad one": [Buffer.alloc(32, 7).toString("base64"), "hunter2"]
     })
@@ -588,6 +591,28 @@ describe("encrypted", () => {
         for (const key of keys.filter((key) => key !== "")) assert.notInclude(shown, key)
       }))
   }
+
+  it.scopedLive("one key in any writing opens what another writing has closed", () =>
+    Effect.gen(function*() {
+      // its base64 has +, / and padding
+      const raw = Buffer.alloc(32, 0xfb).fill(0xff, 16)
+      const store = new Map<string, string>()
+      const open = (key: string) =>
+        build(TokenStorage.encrypted(TokenStorage.layerStore(store), { keys: [Redacted.make(key)] }))
+      const base64 = raw.toString("base64")
+      assert.match(base64, /\+.*\/.*=/)
+      const token = newToken()
+      yield* (yield* open(base64)).set("key", token)
+      const writings = [
+        base64.replace("=", ""),
+        raw.toString("base64url"),
+        `${base64}\n`,
+        raw.toString("hex"),
+        raw.toString("hex").toUpperCase(),
+        `${raw.toString("hex")}\r\n`
+      ]
+      for (const writing of writings) same(yield* (yield* open(writing)).get("key"), token)
+    }))
 
   it.scopedLive("a failure of the storage below stays what it is", () =>
     Effect.gen(function*() {
