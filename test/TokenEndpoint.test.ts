@@ -1263,7 +1263,7 @@ describe("a client that turns statuses into errors (filterStatusOk below)", () =
       }
     }))
 
-  it.effect("serves tokens as any other", () =>
+  it.effect("gives a token as the client below it does", () =>
     Effect.gen(function*() {
       const token = yield* request(filtered(scripted(() => tokenAnswer("abc"))))
       assert.strictEqual(Redacted.value(token.value), "abc")

@@ -798,7 +798,7 @@ describe("TokenService", () => {
       return storage.tokens.values().next().value!
     }
     /** What another process would have put under the key of the service. */
-    const put = (storage: ControlledStorage, service: Service, token: Effect.Effect<Token>) =>
+    const put = (storage: ControlledStorage, service: Service, token: Effect.Effect<Token, TokenError.TokenError>) =>
       Effect.gen(function*() {
         if (storage.tokens.size === 0) {
           yield* inTime(service.get)
@@ -905,7 +905,7 @@ describe("TokenService", () => {
         const { asked, grant } = scriptedGrant((n) => issue(`token ${n}`))
         yield* TestClock.setTime(10_000_000)
         const service = yield* make({ grant }, storage)
-        const others: ReadonlyArray<Effect.Effect<Token>> = [
+        const others: ReadonlyArray<Effect.Effect<Token, TokenError.TokenError>> = [
           Effect.map(
             issue("older", null),
             (token) => new AccessToken.AccessToken({ ...token, issuedAt: DateTime.unsafeMake(9_000_000) })
@@ -915,7 +915,7 @@ describe("TokenService", () => {
             issue("from the future", null),
             (token) => new AccessToken.AccessToken({ ...token, issuedAt: DateTime.unsafeMake(20_000_000) })
           ),
-          service.get.pipe(Effect.orDie)
+          service.get
         ]
         for (const [n, other] of others.entries()) {
           const token = yield* inTime(service.get)

@@ -169,18 +169,18 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
         assert.include(lines, "failed at exclusive")
       }))
 
-    it.scopedLive("that hangs is not waited for longer than a second", () =>
+    it.scopedLive("that hangs is given up: by a command after 3 seconds, by all who want the section after one at most", () =>
       Effect.gen(function*() {
         const own = yield* memcachedServer()
         const { exclusive, get } = yield* build(TokenStorageMemcached.layer({ servers: `127.0.0.1:${own.port}` }))
         yield* get("key")
         yield* own.freeze
         const [took] = yield* Effect.timed(Effect.exit(get("key")))
-        assert.isTrue(within(took, 700, 5000), Duration.format(took))
+        assert.isTrue(within(took, 2900, 5000), Duration.format(took))
         const [all] = yield* Effect.timed(
           Effect.all(Array.from({ length: 20 }, () => exclusive("key")(Effect.void)), { concurrency: "unbounded" })
         )
-        assert.isTrue(within(all, 0, 8000), Duration.format(all))
+        assert.isTrue(within(all, 0, 4000), Duration.format(all))
         yield* own.thaw
         yield* eventually(Effect.timeout(get("key"), "1 second"))
       }))

@@ -159,17 +159,17 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         yield* eventually(result.set("key", newToken({})))
       }))
 
-    it.scopedLive("that hangs is not waited for longer than a second", () =>
+    it.scopedLive("that hangs is given up: by a command after 3 seconds, by all who want the section after one at most", () =>
       Effect.gen(function*() {
         const own = yield* redisServer()
         const { exclusive, get } = yield* build(TokenStorageRedis.layer({ port: own.port }))
         yield* own.freeze
         const [took] = yield* Effect.timed(Effect.exit(get("key")))
-        assert.isTrue(within(took, 900, 5000), Duration.format(took))
+        assert.isTrue(within(took, 2900, 5000), Duration.format(took))
         const [all] = yield* Effect.timed(
           Effect.all(Array.from({ length: 20 }, () => exclusive("key")(Effect.void)), { concurrency: "unbounded" })
         )
-        assert.isTrue(within(all, 0, 8000), Duration.format(all))
+        assert.isTrue(within(all, 0, 4000), Duration.format(all))
         yield* own.thaw
         yield* eventually(get("key"))
         // what was sent and never answered has been given back

@@ -12,7 +12,7 @@ import * as TokenMetrics from "../TokenMetrics.ts"
 import type { Lease, LeaseOptions, Storage } from "../TokenStorage.ts"
 import { finiteDuration } from "./configuration.ts"
 import { inModule } from "./log.ts"
-import { patience as patient } from "./within.ts"
+import { within } from "./within.ts"
 
 const defaultTerm = Duration.seconds(10)
 
@@ -147,8 +147,8 @@ const send = <A>(step: () => Effect.Effect<A, string>): Effect.Effect<Sent<A>> =
 /** What the store answers; none, after a warning, if it fails or takes too long. */
 const answer = <A>(sent: Sent<A>): Effect.Effect<Option.Option<A>> =>
   pipe(
-    Effect.flatten(Effect.interruptible(Fiber.join(sent))),
-    Effect.raceFirst(Effect.zipRight(patient(patience), Effect.fail(`no answer within ${Duration.format(patience)}`))),
+    Effect.flatten(Fiber.join(sent)),
+    within(patience, () => `no answer within ${Duration.format(patience)}`),
     Effect.asSome,
     Effect.catchAll((description) => Effect.as(warn(description), Option.none()))
   )

@@ -26,5 +26,5 @@ export const within: {
 )
 
 /** Twenty short sleeps: one whose own process got no time to run reads the answer before it gives up. */
-export const patience = (duration: Duration.Duration): Effect.Effect<void> =>
+const patience = (duration: Duration.Duration): Effect.Effect<void> =>
   Effect.interruptible(Effect.asVoid(Effect.repeatN(Effect.sleep(Duration.times(duration, 0.05)), 19)))

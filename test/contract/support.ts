@@ -48,7 +48,9 @@ export const transportError = (
   cause: unknown = new Error("ECONNRESET")
 ) => Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport", cause }))
 
-const bodyText = (request: HttpClientRequest.HttpClientRequest): Effect.Effect<string> => {
+const bodyText = (
+  request: HttpClientRequest.HttpClientRequest
+): Effect.Effect<string, HttpClientError.RequestError> => {
   const body = request.body
   switch (body._tag) {
     case "Empty":
@@ -60,7 +62,11 @@ const bodyText = (request: HttpClientRequest.HttpClientRequest): Effect.Effect<s
     case "FormData":
       return Effect.succeed(JSON.stringify([...body.formData.entries()]))
     case "Stream":
-      return body.stream.pipe(Stream.decodeText(), Stream.mkString, Effect.orDie)
+      return body.stream.pipe(
+        Stream.decodeText(),
+        Stream.mkString,
+        Effect.mapError((cause) => new HttpClientError.RequestError({ request, reason: "Encode", cause }))
+      )
   }
 }
 

@@ -366,6 +366,7 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
               yield* Effect.forkDaemon(Deferred.complete(seen, Effect.map(page, ({ text }) => text)))
               yield* Deferred.await(seen)
               return yield* Effect.never
+              // a browser has no error that the test's own could be
             }).pipe(Effect.orDie)
         }),
         Effect.provide(makeEndpoint(() => Effect.succeed(token("the-secret-token"))).layer)
