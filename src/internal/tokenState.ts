@@ -49,7 +49,7 @@ interface Refusal extends Pause {
 
 export interface State<F> {
   readonly held: Held | undefined
-  /** The token that was last refused: no storage may bring it back. */
+  /** The newest token that was refused: no storage may bring it back. */
   readonly rejected: AccessToken | undefined
   /** No storage may bring back a token that was issued until then. */
   readonly forgottenAt: number
@@ -150,8 +150,13 @@ export const ask = <F>(state: State<F>, question: Question<F>, now: number): rea
     }
     case "Rejected": {
       const isHeld = held !== undefined && isSame(held.token, question.token)
-      if (!isHeld && isUsable(held, now)) return [{ _tag: "Use", held }, state]
-      const refused = { ...state, held: isHeld ? { ...held, isRefused: true } : held, rejected: question.token }
+      const isNewest = state.rejected === undefined || supersedes(question.token, state.rejected)
+      const rejected = isNewest ? question.token : state.rejected
+      if (!isHeld && isUsable(held, now)) {
+        // others may have given the newer one away, through the storage
+        return [{ _tag: "Use", held }, supersedes(question.token, held.token) ? { ...state, rejected } : state]
+      }
+      const refused = { ...state, held: isHeld ? { ...held, isRefused: true } : held, rejected }
       return wait(refused, question.flight, "rejected", now)
     }
   }

@@ -4,7 +4,7 @@ import { Clock, Duration, Effect, FastCheck as fc, Logger, Option } from "effect
 import type { TokenStorage } from "effect-alf"
 import { makeLeased } from "../../src/internal/lease.ts"
 import { runVirtually } from "../fixtures/virtualTime.ts"
-import { runs } from "./runs.ts"
+import { once, runs } from "./runs.ts"
 
 const term = 3_000
 
@@ -126,16 +126,14 @@ const play = (callers: ReadonlyArray<Caller>, store: ReturnType<typeof makeStore
     return { most, entries, outcomes }
   }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)), runVirtually)
 
-const check = <Ts extends [unknown, ...Array<unknown>]>(property: fc.IPropertyWithHooks<Ts>, atLeast: number) => {
-  fc.assert(property, runs(atLeast).fastCheck)
-}
-
 describe("the exclusive section over a lease", () => {
   const calm: Weather["faults"] = [null]
 
-  it("has one holder at a time, each comes in, and leaves nothing behind", () => {
-    check(
-      fc.property(callers, delays, (callers, delays) => {
+  it.effect.prop(
+    "has one holder at a time, each comes in, and leaves nothing behind",
+    [callers, delays],
+    ([callers, delays]) =>
+      once(() => {
         const store = makeStore({ delays, faults: calm })
         const { most, outcomes } = play(callers, store)
         assert.isAtMost(most, 1)
@@ -144,13 +142,14 @@ describe("the exclusive section over a lease", () => {
         }
         assert.strictEqual(store.leases.size, 0)
       }),
-      100
-    )
-  })
+    runs(100)
+  )
 
-  it("lets everybody through a store with faults, within the others' work and a term for each", () => {
-    check(
-      fc.property(callers, delays, faults, (callers, delays, faults) => {
+  it.effect.prop(
+    "lets everybody through a store with faults, within the others' work and a term for each",
+    [callers, delays, faults],
+    ([callers, delays, faults]) =>
+      once(() => {
         const { outcomes } = play(callers, makeStore({ delays, faults }))
         const work = callers.reduce((sum, { works }) => sum + works, 0)
         for (const [index, { isDone, took }] of outcomes.entries()) {
@@ -160,20 +159,20 @@ describe("the exclusive section over a lease", () => {
           assert.isAtMost(took, leavesAfter === null ? work + callers.length * (term + 4_000) : leavesAfter + 2_001)
         }
       }),
-      100
-    )
-  })
+    runs(100)
+  )
 
-  it("is entered when the term of one who died is over, not before", () => {
-    check(
-      fc.property(callers, delays, fc.nat({ max: term }), (callers, delays, left) => {
+  it.effect.prop(
+    "is entered when the term of one who died is over, not before",
+    [callers, delays, fc.nat({ max: term })],
+    ([callers, delays, left]) =>
+      once(() => {
         const store = makeStore({ delays, faults: calm })
         store.leases.set("key", { owner: "dead", until: left })
         const { entries, most } = play(callers, store)
         assert.isAtMost(most, 1)
         for (const entry of entries) assert.isAtLeast(entry, left)
       }),
-      100
-    )
-  })
+    runs(100)
+  )
 })

@@ -4,6 +4,8 @@
  * - `ALF_RUNS`: how many runs
  * - `ALF_SEED` and `ALF_PATH`: the `seed` and `path` that a failing run printed; together they replay it
  */
+import { Effect } from "effect"
+
 const { ALF_PATH, ALF_RUNS, ALF_SEED } = process.env
 
 export const runs = (atLeast: number): {
@@ -20,3 +22,7 @@ export const runs = (atLeast: number): {
     }
   }
 }
+
+/** One run, after a turn of the event loop: the runner wants to hear of a long test now and then. */
+export const once = (run: () => void): Effect.Effect<void> =>
+  Effect.zipRight(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), Effect.sync(run))

@@ -217,9 +217,12 @@ const live = (settings: Settings, steps: ReadonlyArray<Step>): ReadonlyArray<Mom
     }
     if (step._tag === "Reject") {
       const known = all.at(-1 - step.which)
-      if (current !== known && isUsable(current)) return { _tag: "Use" }
-      if (known !== undefined) known.isRefused = true
-      return whenUnusable()
+      const good = current !== known && isUsable(current) ? current : undefined
+      // one that is older than the good one is superseded anyway
+      if (known !== undefined && (good === undefined || bounds(known.held).from >= bounds(good.held).from)) {
+        known.isRefused = true
+      }
+      return good === undefined ? whenUnusable() : { _tag: "Use" }
     }
     return null
   }
@@ -464,6 +467,27 @@ describe("tokenState", () => {
     assert.isFalse(TokenState.isReplacement(state, held(second), 13))
     state = TokenState.ask(state, { _tag: "Rejected", token: first, flight: 1 }, 13)[1]
     assert.isFalse(TokenState.isReplacement(state, held(second), 14))
+  })
+
+  it("a refused token that is newer than the current one is not taken from the storage", () => {
+    const windows = windowsOf(defaults)
+    const held = (name: string, issuedAt: number) => TokenState.hold(makeToken(name, issuedAt, null), windows, 1)
+    const [current, newer, newest] = [held("current", 0), held("newer", 10), held("newest", 20)]
+    let state: TokenState.State<number> = { ...TokenState.initial, held: current }
+    const reject = ({ token }: TokenState.Held) => {
+      const [answer, next] = TokenState.ask(state, { _tag: "Rejected", token, flight: 0 }, 30)
+      state = next
+      return answer
+    }
+    assert.deepStrictEqual(reject(newer), { _tag: "Use", held: current })
+    assert.isFalse(TokenState.isReplacement(state, newer, 30))
+    assert.isTrue(TokenState.isReplacement(state, newest, 30))
+    // the newest counts, in any order
+    reject(newest)
+    reject(newer)
+    assert.isFalse(TokenState.isReplacement(state, newest, 30))
+    reject(current)
+    assert.isFalse(TokenState.isReplacement(state, newest, 30))
   })
 
   it("a token whose flight was outdated is not taken from the storage by the next one", () => {
