@@ -64,8 +64,12 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
       if (duration !== undefined) yield* anyDuration(field, duration)
     }
     for (const name of ["grant_type", "client_id", "client_secret"]) {
-      yield* check(options.params === undefined || !Object.hasOwn(options.params, name), () =>
+      yield* check(!Object.hasOwn(options.params ?? {}, name), () =>
         `params.${name} is not yours to set: use grant, clientId or clientSecret`)
+    }
+    for (const name of ["scope", "audience"] as const) {
+      yield* check(options[name] === undefined || !Object.hasOwn(options.params ?? {}, name), () =>
+        `params.${name} is given beside ${name}: give one of the two (RFC 6749 §3.2)`)
     }
     const grant: Grant.Grant<R> = options.grant ?? Grant.clientCredentials(options)
     if (grant.validate !== undefined) {

@@ -368,6 +368,8 @@ describe("options that cannot work", () => {
     ["an origin of another scheme", { origins: ["ftp://MARKED.test"] }, "origins[0]", "https://api.example.com"],
     ["an origin that is a pattern", { origins: ["*"] }, "origins[0]", "https://api.example.com"],
     ["a grant_type among the parameters", { params: { grant_type: "password" } }, "params.grant_type", "grant"],
+    ["a scope among the parameters too", { scope: "a", params: { scope: "b" } }, "params.scope", "one of the two"],
+    ["an audience too", { audience: "a", params: { audience: "b" } }, "params.audience", "one of the two"],
     ["a client_id among the parameters", { params: { client_id: "x" } }, "params.client_id", "clientId"],
     [
       "a client_secret among the parameters",
