@@ -2,7 +2,7 @@
 import { FileSystem, KeyValueStore } from "@effect/platform"
 import { NodeContext } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Metric, Option, Redacted } from "effect"
+import { Effect, Exit, Fiber, Layer, Metric, Option, Redacted, TestClock } from "effect"
 import { AccessToken, TokenError, TokenMetrics, TokenStorage } from "effect-alf"
 import { createHash, randomBytes } from "node:crypto"
 import { inspect } from "node:util"
@@ -93,6 +93,49 @@ describe("make", () => {
     for (const took of result) assert.isTrue(within(took, 1000, 1000))
   })
 
+  it("who goes on without the lease neither renews it nor waits for it", () => {
+    const calls: Array<string> = []
+    const { lines } = runVirtually(logged(Effect.gen(function*() {
+      const { exclusive } = TokenStorage.make(store({ take: () => Effect.fail("out of order") }, calls))
+      const section = exclusive("key")(Effect.sleep("10 seconds"))
+      yield* Effect.all([section, section, section], { concurrency: "unbounded" })
+    })))
+    // what the failed try may have taken all the same is given back
+    assert.deepStrictEqual(calls, ["release"])
+    const warnings = lines.split("\n").filter((line) => line.includes("level=WARN"))
+    assert.lengthOf(warnings, 3)
+    assert.include(warnings[0], "out of order")
+    for (const warning of warnings.slice(1)) assert.include(warning, "it did not answer the caller before")
+  })
+
+  it("of a defect nothing is logged but that it was one", () => {
+    const { lines } = runVirtually(logged(
+      TokenStorage.make(store({ take: () => Effect.die(new Error("hunter2")) })).exclusive("key")(Effect.void)
+    ))
+    assert.include(lines, "failed at exclusive: a defect")
+  })
+
+  it("one at a time is in a section without a lease, however many come and go", () => {
+    const most = runVirtually(Effect.gen(function*() {
+      const { exclusive } = TokenStorage.make(store(undefined))
+      let inside = 0
+      let most = 0
+      const work = Effect.acquireUseRelease(
+        Effect.sync(() => {
+          most = Math.max(most, ++inside)
+        }),
+        () => Effect.sleep(10),
+        () => Effect.sync(() => inside--)
+      )
+      // one leaves while the next is inside, and another comes
+      yield* Effect.forEach([0, 1, 15, 25], (start) => Effect.delay(exclusive("key")(work), start), {
+        concurrency: "unbounded"
+      })
+      return most
+    }))
+    assert.strictEqual(most, 1)
+  })
+
   it("a lease that was lost is a warning, and the effect goes on", () => {
     const { lines, result } = runVirtually(logged(
       TokenStorage.make(store({ renew: () => Effect.succeed(false) })).exclusive("key")(
@@ -134,13 +177,14 @@ describe("make", () => {
         take: (_, owner) => Effect.as(note(owner), true),
         release: (_, owner) => Effect.asVoid(note(owner))
       }))
-      yield* exclusive("key")(Effect.void)
-      yield* exclusive("key")(Effect.void)
+      yield* Effect.replicateEffect(exclusive("key")(Effect.void), 50)
     }))
     const [first, givenBack, second] = owners
     assert.strictEqual(first, givenBack)
     assert.notStrictEqual(first, second)
-    assert.match(first ?? "", /^[0-9a-f]{32}$/)
+    // a word of the name may begin with zeros
+    assert.lengthOf(owners, 100)
+    for (const owner of owners) assert.match(owner, /^[0-9a-f]{32}$/)
   })
 
   it("who cannot have the lease asks again with growing pauses, half a second at most", () => {
@@ -175,10 +219,14 @@ describe("layerStore", () => {
   for (const [name, store] of Object.entries(broken)) {
     it.scoped(`what it ${name} is a failure that does not say it`, () =>
       Effect.gen(function*() {
+        const token = newToken()
         const { get, set } = yield* build(TokenStorage.layerStore(store))
-        for (const call of [get("key"), set("key", newToken())]) {
+        const { remove } = yield* build(TokenStorage.layerStore({ ...store, get: () => AccessToken.encode(token) }))
+        const calls = { get: get("key"), set: set("key", token), delete: remove("key", token) }
+        for (const [method, call] of Object.entries(calls)) {
           const error = yield* Effect.flip(call)
           assert.instanceOf(error, TokenStorage.TokenStorageError)
+          assert.strictEqual(error.description, `the store's ${method} failed`)
           assert.notInclude(inspect(error, { depth: 9 }) + JSON.stringify(error), "hunter2")
         }
       }))
@@ -195,13 +243,18 @@ describe("layerStore", () => {
         delete(key: string) {
           return Promise.resolve(this.#texts.delete(key))
         }
+        has(key: string) {
+          return this.#texts.has(key)
+        }
       }
-      const { get, remove, set } = yield* build(TokenStorage.layerStore(new Cache()))
+      const cache = new Cache()
+      const { get, remove, set } = yield* build(TokenStorage.layerStore(cache))
       const token = newToken()
       yield* set("key", token)
       same(yield* get("key"), token)
       yield* remove("key", token)
       isAbsent(yield* get("key"))
+      assert.isFalse(cache.has("key"))
     }))
 
   it.scoped("without delete a token is removed by an empty text", () =>
@@ -217,16 +270,34 @@ describe("layerStore", () => {
       isAbsent(yield* get("key"))
     }))
 
+  it.scoped("undefined, null and an empty text are no token", () =>
+    Effect.gen(function*() {
+      for (const nothing of [undefined, null, ""]) {
+        const { get } = yield* build(TokenStorage.layerStore({ get: () => nothing, set: () => {} }))
+        isAbsent(yield* get("key"))
+      }
+    }))
+
   it.scoped("what is no token is a failure of get, and never removed", () =>
     Effect.gen(function*() {
       const values = new Map<string, unknown>()
       const { get, remove } = yield* build(TokenStorage.layerStore(values as Map<string, string>))
+      const noToken = "what is stored is no token, or one of another version"
+      const noText = "what is stored is no text"
       for (
-        const garbage of ["garbage", "{}", 1, {}, Buffer.from("text"), AccessToken.encode(newToken()).slice(0, -1)]
+        const [garbage, description] of [
+          ["garbage", noToken],
+          ["{}", noToken],
+          [AccessToken.encode(newToken()).slice(0, -1), noToken],
+          [1, noText],
+          [{}, noText],
+          [Buffer.from("text"), noText]
+        ]
       ) {
         values.set("key", garbage)
         const error = yield* Effect.flip(get("key"))
         assert.strictEqual(error.operation, "get")
+        assert.strictEqual(error.description, description)
         yield* Effect.ignore(remove("key", newToken()))
         assert.strictEqual(values.get("key"), garbage)
       }
@@ -274,6 +345,47 @@ describe("layerKeyValueStore", () => {
         const [waited] = yield* Effect.timed(exclusive("key")(Effect.void))
         assert.isTrue(within(waited, 90, 5000), `${waited}`)
       }
+    }).pipe(Effect.provide(KeyValueStore.layerMemory)))
+
+  it.scoped("a lease is held until its end, and believed if it ends within two terms", () =>
+    Effect.gen(function*() {
+      const store = yield* KeyValueStore.KeyValueStore
+      const { exclusive } = yield* build(TokenStorage.layerKeyValueStore())
+      yield* TestClock.adjust("1 minute")
+      const enter = Effect.as(exclusive("key")(Effect.void), "entered")
+      for (const until of [60_000, 80_001]) {
+        yield* store.set("key:lease", `${until} other`)
+        assert.strictEqual(yield* enter, "entered")
+      }
+      for (const until of [60_001, 80_000]) {
+        yield* store.set("key:lease", `${until} other`)
+        const waiting = yield* Effect.fork(enter)
+        yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 150)))
+        assert.isTrue(Option.isNone(yield* Fiber.poll(waiting)), `${until}`)
+        yield* Fiber.interrupt(waiting)
+      }
+    }).pipe(Effect.provide(KeyValueStore.layerMemory)))
+
+  it.scoped("a lease is renewed while its holder works, and given back", () =>
+    Effect.gen(function*() {
+      const store = yield* KeyValueStore.KeyValueStore
+      const { exclusive } = yield* build(TokenStorage.layerKeyValueStore())
+      const lease = Effect.map(store.get("key:lease"), Option.getOrElse(() => ""))
+      const until = Effect.map(lease, (text) => Number(text.split(" ")[0]))
+      const holder = yield* entered(exclusive("key"))
+      const before = yield* until
+      yield* TestClock.adjust("4 seconds")
+      assert.isAbove(yield* until, before)
+      yield* Fiber.interrupt(holder)
+      assert.strictEqual(yield* lease, "")
+
+      // another has taken it meanwhile: it is neither renewed nor given back
+      const loser = yield* entered(exclusive("key"))
+      yield* store.set("key:lease", "99999 other")
+      yield* TestClock.adjust("4 seconds")
+      assert.strictEqual(yield* lease, "99999 other")
+      yield* Fiber.interrupt(loser)
+      assert.strictEqual(yield* lease, "99999 other")
     }).pipe(Effect.provide(KeyValueStore.layerMemory)))
 
   it.scoped("a failure of the store is one of the storage", () =>
@@ -404,6 +516,30 @@ describe("layerFileSystem", () => {
       })
     ))
 
+  it.scopedLive("a lease that another has taken is neither renewed nor given back, and one that is gone is no failure", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { exclusive } = yield* storage(folder, { term: "300 millis" })
+        const file = leaseFile(folder, "key")
+        for (const other of [Option.some(`${Date.now() + 60_000} other`), Option.none()]) {
+          const { lines } = yield* logged(Effect.gen(function*() {
+            const holder = yield* entered(exclusive("key"))
+            yield* Option.match(other, {
+              onNone: () => fs.remove(file),
+              onSome: (text) => fs.writeFileString(file, text)
+            })
+            yield* Effect.sleep("250 millis")
+            yield* Fiber.interrupt(holder)
+          }))
+          const found = yield* Effect.option(fs.readFileString(file))
+          assert.deepStrictEqual(found, other)
+          assert.include(lines, "the lease was lost")
+          assert.notInclude(lines, "a defect")
+          yield* fs.remove(file, { force: true })
+        }
+      })
+    ))
+
   it.scopedLive("the lease of one who was interrupted while he took it is given back", () =>
     withFolder((folder, fs) =>
       Effect.gen(function*() {
@@ -422,7 +558,9 @@ describe("layerFileSystem", () => {
   it.scopedLive("a folder that cannot be is a failure of each call, not of the layer", () =>
     Effect.gen(function*() {
       const { exclusive, get, set } = yield* storage("/dev/null/folder")
-      assert.strictEqual((yield* Effect.flip(get("key"))).operation, "get")
+      const unread = yield* Effect.flip(get("key"))
+      assert.strictEqual(unread.operation, "get")
+      assert.match(unread.description, /^\w+ at readFile$/)
       assert.strictEqual((yield* Effect.flip(set("key", newToken()))).operation, "set")
       const { lines, result } = yield* logged(exclusive("key")(Effect.succeed(1)))
       assert.strictEqual(result, 1)
@@ -431,7 +569,9 @@ describe("layerFileSystem", () => {
 
   it.scopedLive("a term that is none is a ConfigurationError", () =>
     Effect.gen(function*() {
-      assert.instanceOf(yield* Effect.flip(storage("/tmp", { term: 0 })), TokenError.ConfigurationError)
+      const error = yield* Effect.flip(storage("/tmp", { term: 0 }))
+      assert.instanceOf(error, TokenError.ConfigurationError)
+      assert.match(error.issue, /^term /)
     }))
 })
 
@@ -513,11 +653,12 @@ describe("encrypted", () => {
           sealed.slice(0, -4),
           sealed.slice(0, 16),
           sealed.slice(0, 8),
-          "no base64!"
+          "no-base64!"
         ]
       ) {
         store.set("key", text.replace(sealed, changed))
         const error = yield* Effect.flip(get("key"))
+        assert.include(error.description, "none of the keys")
         assert.notInclude(inspect(error, { depth: 9 }), sealed.slice(0, 20))
       }
     }))
@@ -592,6 +733,17 @@ describe("encrypted", () => {
         for (const key of keys.filter((key) => key !== "")) assert.notInclude(shown, key)
       }))
   }
+
+  it.effect("where there is no WebCrypto the layer says so", () =>
+    Effect.gen(function*() {
+      yield* Effect.acquireRelease(
+        Effect.sync(() => Object.defineProperty(crypto, "subtle", { configurable: true, value: undefined })),
+        () => Effect.sync(() => Reflect.deleteProperty(crypto, "subtle"))
+      )
+      const error = yield* Effect.flip(over(new Map(), current))
+      assert.instanceOf(error, TokenError.ConfigurationError)
+      assert.include(error.issue, "no WebCrypto")
+    }).pipe(Effect.scoped))
 
   it.scopedLive("one key in any writing opens what another writing has closed", () =>
     Effect.gen(function*() {

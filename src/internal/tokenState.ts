@@ -49,8 +49,8 @@ interface Refusal extends Pause {
 
 export interface State<F> {
   readonly held: Held | undefined
-  /** The newest token that was refused: no storage may bring it back. */
-  readonly rejected: AccessToken | undefined
+  /** The newest token that was refused, or those of one millisecond: no storage may bring them back. */
+  readonly rejected: ReadonlyArray<AccessToken>
   /** No storage may bring back a token that was issued until then. */
   readonly forgottenAt: number
   readonly flight: Flight<F> | undefined
@@ -94,7 +94,7 @@ export interface Windows {
 
 export const initial: State<never> = {
   held: undefined,
-  rejected: undefined,
+  rejected: [],
   forgottenAt: -Infinity,
   flight: undefined,
   refusal: undefined,
@@ -134,7 +134,7 @@ export const isReplacement = <F>(state: State<F>, stored: Held, now: number): bo
   isUsable(stored, now) &&
   !isForgotten(state, stored.token) &&
   (state.held === undefined || supersedes(stored.token, state.held.token)) &&
-  (state.rejected === undefined || supersedes(stored.token, state.rejected))
+  state.rejected.every((rejected) => supersedes(stored.token, rejected))
 
 /** A caller asks: what it gets, and the next state. */
 export const ask = <F>(state: State<F>, question: Question<F>, now: number): readonly [Answer<F>, State<F>] => {
@@ -150,13 +150,11 @@ export const ask = <F>(state: State<F>, question: Question<F>, now: number): rea
     }
     case "Rejected": {
       const isHeld = held !== undefined && isSame(held.token, question.token)
-      const isNewest = state.rejected === undefined || supersedes(question.token, state.rejected)
-      const rejected = isNewest ? question.token : state.rejected
       if (!isHeld && isUsable(held, now)) {
-        // others may have given the newer one away, through the storage
-        return [{ _tag: "Use", held }, supersedes(question.token, held.token) ? { ...state, rejected } : state]
+        // others may have given a newer one away, through the storage
+        return [{ _tag: "Use", held }, supersedes(question.token, held.token) ? reject(state, question.token) : state]
       }
-      const refused = { ...state, held: isHeld ? { ...held, isRefused: true } : held, rejected }
+      const refused = { ...reject(state, question.token), held: isHeld ? { ...held, isRefused: true } : held }
       return wait(refused, question.flight, "rejected", now)
     }
   }
@@ -205,6 +203,11 @@ const wait = <F>(state: State<F>, handle: F, reason: Reason, now: number): reado
   const flight: Flight<F> = { handle, reason, isOutdated: false }
   return [{ _tag: "Start", flight }, { ...state, flight }]
 }
+
+const reject = <F>(state: State<F>, token: AccessToken): State<F> =>
+  state.rejected.every((other) => supersedes(token, other))
+    ? { ...state, rejected: [...state.rejected.filter((other) => supersedes(other, token)), token] }
+    : state
 
 const isWithin = <P extends Pause>(pause: P | undefined, now: number): pause is P =>
   pause !== undefined && pause.from <= now && now < pause.until

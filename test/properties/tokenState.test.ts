@@ -488,6 +488,17 @@ describe("tokenState", () => {
     assert.isFalse(TokenState.isReplacement(state, newest, 30))
     reject(current)
     assert.isFalse(TokenState.isReplacement(state, newest, 30))
+    // of two of one millisecond neither is the newer one
+    const twin = held("twin", 20)
+    assert.isTrue(TokenState.isReplacement(state, twin, 30))
+    reject(twin)
+    reject(twin)
+    for (const { token } of [twin, newest]) {
+      assert.isFalse(TokenState.isReplacement(state, TokenState.hold(token, windows, 1), 30))
+    }
+    assert.lengthOf(state.rejected, 2)
+    reject(held("last", 21))
+    assert.lengthOf(state.rejected, 1)
   })
 
   it("a token whose flight was outdated is not taken from the storage by the next one", () => {
