@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
-import { scrub, secretValues, truncate } from "../src/internal/scrub.ts"
+import { scrub, secretValues, tokenValues, truncate } from "../src/internal/scrub.ts"
 
 /** The characters of the mark that takes a secret's place are left out: in the mark, a secret made of them is found. */
 const withoutMark = (text: string) => !/[<>redact]/i.test(text)
@@ -84,6 +84,18 @@ describe("secretValues", () => {
       secretValues([...open, ...secrets].map((name) => [name, `value of ${name}`])),
       secrets.map((name) => `value of ${name}`)
     )
+  })
+})
+
+describe("tokenValues", () => {
+  it("are the tokens that a text names as such, whole or cut", () => {
+    assert.deepStrictEqual(
+      tokenValues(`{"access_token": "abc.def", 'refresh_token': 'ghi', "id_token":"a\\/b\\"c", "state":"open"}`),
+      ["abc.def", "ghi", "a/b\"c"]
+    )
+    assert.deepStrictEqual(tokenValues("access_token=abc&token_type=Bearer&REFRESH_TOKEN=def"), ["abc", "def"])
+    assert.deepStrictEqual(tokenValues("{\"access_token\":\"cut of"), ["cut of"])
+    assert.deepStrictEqual(tokenValues("no access_token here"), [])
   })
 })
 

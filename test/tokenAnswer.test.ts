@@ -54,6 +54,35 @@ describe("decodeAnswer", () => {
     assert.isTrue(assertSound({ ...unknown, ...answer }))
   })
 
+  const issueOf = (members: Readonly<Record<string, unknown>>) =>
+    Option.getOrUndefined(
+      Either.getLeft(decodeAnswer({ access_token: "abc", token_type: "Bearer", ...members }, options))
+    )
+  const lifeOf = (expires_in: unknown) =>
+    Either.getOrThrow(decodeAnswer({ access_token: "abc", token_type: "Bearer", expires_in }, options)).expiresAt.pipe(
+      Option.map((end) => DateTime.toEpochMillis(end) - sentAt),
+      Option.getOrNull
+    )
+
+  it("takes seconds as a number or as its text, parts of a second left out, 68 years at most", () => {
+    for (const [expiresIn, life] of [[90, 90], ["90", 90], ["90.75", 90], [90.75, 90], [0, 0], [1e12, 2 ** 31 - 1]]) {
+      assert.strictEqual(lifeOf(expiresIn), Number(life) * 1000, `${expiresIn}`)
+    }
+    for (const nothing of [undefined, null]) assert.isNull(lifeOf(nothing))
+    for (const wrong of ["", " 90", "90 ", "90s", "x90", "1e5", "0x10", "90.", ".5", "-1", -1, NaN, true, [90], {}]) {
+      assert.strictEqual(issueOf({ expires_in: wrong }), "expires_in is not a number of seconds", `${wrong}`)
+    }
+  })
+
+  it("says what is missing", () => {
+    for (const access_token of [undefined, null, "", 1]) {
+      assert.strictEqual(issueOf({ access_token }), "access_token is missing or not a string")
+    }
+    assert.strictEqual(issueOf({ access_token: "a b" }), "access_token has a character that a header must not carry")
+    assert.strictEqual(issueOf({ token_type: undefined }), "token_type is missing or not a string")
+    assert.strictEqual(issueOf({ token_type: "mac" }), "token_type is not Bearer, the only one supported")
+  })
+
   it.prop("shows no value of the answer in an issue", [
     fc.constantFrom("access_token", "token_type", "expires_in"),
     fc.string({ unit: fc.constantFrom(..."0123456789é \r\n"), minLength: 8 }).map((text) => `QQ${text}é`)

@@ -15,9 +15,9 @@ const secretParams: ReadonlySet<string> = new Set([
 export const secretValues = (params: ReadonlyArray<readonly [string, string]>): ReadonlyArray<string> =>
   params.flatMap(([name, value]) => secretParams.has(name) ? [value] : [])
 
-/** The tokens that a text names as such: in JSON, whole or cut, and in forms. */
+/** The tokens that a text names as such: in JSON, whole or cut, in forms, and as Python prints them. */
 export const tokenValues = (text: string): ReadonlyArray<string> =>
-  [...text.matchAll(/(?:access|refresh|id)_token["']?\s*[:=]\s*(?:"((?:[^"\\]|\\.)*)|([^&\s"'<,}]+))/gi)]
+  [...text.matchAll(/(?:access|refresh|id)_token["']?\s*[:=]\s*(?:"((?:[^"\\]|\\.)*)|'?([^&\s"'<,}]+))/gi)]
     .map(([_, quoted, plain]) => quoted?.replace(/\\(.)/g, "$1") ?? plain ?? "")
 
 /** Strikes secrets out of a text that came from outside, in every writing in which a server may have echoed them. */

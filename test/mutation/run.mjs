@@ -15,7 +15,7 @@ const groups = {
   },
   answers: {
     mutate: ["internal/challenge", "internal/scrub", "internal/tokenAnswer", "internal/tokenResponse"],
-    tests: ["challenge", "scrub", "tokenAnswer", "TokenEndpoint"]
+    tests: ["challenge", "scrub", "tokenAnswer", "tokenResponse", "TokenEndpoint"]
   },
   endpoint: { mutate: ["TokenEndpoint"], tests: ["Alf", "TokenEndpoint"] },
   states: {
