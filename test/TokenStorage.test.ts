@@ -1,11 +1,13 @@
 /** The storages that need no server, and what `make` makes of a store of text. */
 import { FileSystem, KeyValueStore } from "@effect/platform"
+import { BadArgument, SystemError } from "@effect/platform/Error"
 import { NodeContext } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Metric, Option, Redacted, TestClock } from "effect"
 import { AccessToken, TokenError, TokenMetrics, TokenStorage } from "effect-alf"
 import { createHash, randomBytes } from "node:crypto"
 import { inspect } from "node:util"
+import { describe as describeFailure } from "../src/internal/storageFiles.ts"
 import { build, entered, eventually, logged, newToken, same, within } from "./fixtures/tokenStorage.ts"
 import { runVirtually } from "./fixtures/virtualTime.ts"
 
@@ -82,7 +84,7 @@ describe("make", () => {
   }
 
   it("a store that hangs holds up a hundred callers for one second, not one after the other", () => {
-    const { result } = runVirtually(logged(Effect.gen(function*() {
+    const { lines, result } = runVirtually(logged(Effect.gen(function*() {
       const { exclusive } = TokenStorage.make(store({ take: () => Effect.never }))
       const callers = Array.from({ length: 100 }, () => exclusive("key")(Effect.void))
       const [took] = yield* Effect.timed(Effect.all(callers, { concurrency: "unbounded" }))
@@ -91,6 +93,7 @@ describe("make", () => {
       return [took, later] as const
     })))
     for (const took of result) assert.isTrue(within(took, 1000, 1000))
+    assert.include(lines, "failed at exclusive: no answer within 1s")
   })
 
   it("who goes on without the lease neither renews it nor waits for it", () => {
@@ -388,6 +391,21 @@ describe("layerKeyValueStore", () => {
       assert.strictEqual(yield* lease, "99999 other")
     }).pipe(Effect.provide(KeyValueStore.layerMemory)))
 
+  it.scoped("of two who remove a token, the second finds none", () =>
+    Effect.gen(function*() {
+      const memory = yield* KeyValueStore.KeyValueStore
+      const gone = new SystemError({ module: "FileSystem", method: "remove", reason: "NotFound" })
+      const { remove, set } = yield* build(
+        Layer.provide(
+          TokenStorage.layerKeyValueStore(),
+          Layer.succeed(KeyValueStore.KeyValueStore, { ...memory, remove: () => Effect.fail(gone) })
+        )
+      )
+      const token = newToken()
+      yield* set("key", token)
+      yield* remove("key", token)
+    }).pipe(Effect.provide(KeyValueStore.layerMemory)))
+
   it.scoped("a failure of the store is one of the storage", () =>
     Effect.gen(function*() {
       const { get, set } = yield* build(
@@ -442,34 +460,81 @@ describe("layerFileSystem", () => {
       })
     ))
 
+  /** A storage on whose folder something happens before it next moves or links a token, once each. */
+  const disturbed = (
+    folder: string,
+    events: { readonly [K in "rename" | "link"]?: Effect.Effect<void, TokenStorage.TokenStorageError> }
+  ) =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const left = new Map<string, Effect.Effect<void, TokenStorage.TokenStorageError>>()
+      const before = (method: "rename" | "link") =>
+        Effect.suspend(() => {
+          const event = left.get(method) ?? Effect.void
+          left.delete(method)
+          // what fails here is the test, and not the folder: a defect
+          return Effect.orDie(event)
+        })
+      const meddled = FileSystem.FileSystem.of({
+        ...fs,
+        rename: (from, to) => Effect.zipRight(before("rename"), fs.rename(from, to)),
+        link: (from, to) => Effect.zipRight(before("link"), fs.link(from, to))
+      })
+      const storage = yield* build(
+        TokenStorage.layerFileSystem(folder).pipe(
+          Layer.provide(Layer.succeed(FileSystem.FileSystem, meddled)),
+          Layer.provide(NodeContext.layer)
+        )
+      )
+      /** Removes a token while all that happens, once each. */
+      const remove = (token: AccessToken.AccessToken) =>
+        Effect.gen(function*() {
+          for (const [method, event] of Object.entries(events)) left.set(method, event)
+          yield* storage.remove("key", token)
+          assert.strictEqual(left.size, 0)
+        })
+      return { remove, set: storage.set }
+    })
+
   it.scopedLive("a token that comes while an older one is removed is put back", () =>
     withFolder((folder, fs) =>
       Effect.gen(function*() {
         const [old, current] = [newToken(), newToken()]
-        // between looking and removing, once, another process puts a newer token there
         const other = yield* storage(folder)
-        let isNext = true
-        const meddled = FileSystem.FileSystem.of({
-          ...fs,
-          rename: (from, to) =>
-            Effect.suspend(() => {
-              const meddle = isNext && from.endsWith(".token") ? other.set("key", current) : Effect.void
-              isNext = isNext && !from.endsWith(".token")
-              // what fails here is the test, and not the folder: a defect
-              return Effect.zipRight(Effect.orDie(meddle), fs.rename(from, to))
-            })
-        })
-        const { remove, set } = yield* build(
-          TokenStorage.layerFileSystem(folder).pipe(
-            Layer.provide(Layer.succeed(FileSystem.FileSystem, meddled)),
-            Layer.provide(NodeContext.layer)
-          )
-        )
+        const { remove, set } = yield* disturbed(folder, { rename: other.set("key", current) })
         yield* set("key", old)
-        yield* remove("key", old)
-        assert.isFalse(isNext)
+        yield* remove(old)
         same(yield* other.get("key"), current)
         assert.lengthOf(yield* fs.readDirectory(folder), 1)
+      })
+    ))
+
+  it.scopedLive("unless a still newer one has come meanwhile", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const [old, current, last] = [newToken(), newToken(), newToken()]
+        const other = yield* storage(folder)
+        const { remove, set } = yield* disturbed(folder, {
+          rename: other.set("key", current),
+          link: other.set("key", last)
+        })
+        yield* set("key", old)
+        yield* remove(old)
+        same(yield* other.get("key"), last)
+        assert.lengthOf(yield* fs.readDirectory(folder), 1)
+      })
+    ))
+
+  it.scopedLive("of two who remove a token, the second finds none", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const token = newToken()
+        const other = yield* storage(folder)
+        const { remove, set } = yield* disturbed(folder, { rename: other.remove("key", token) })
+        yield* set("key", token)
+        yield* remove(token)
+        isAbsent(yield* other.get("key"))
+        assert.lengthOf(yield* fs.readDirectory(folder), 0)
       })
     ))
 
@@ -566,6 +631,12 @@ describe("layerFileSystem", () => {
       assert.strictEqual(result, 1)
       assert.include(lines, "failed at exclusive")
     }))
+
+  it("a failure is described by its reason and its method", () => {
+    const [module, method] = ["FileSystem", "open"] as const
+    assert.strictEqual(describeFailure(new SystemError({ module, method, reason: "Busy" })), "Busy at open")
+    assert.strictEqual(describeFailure(new BadArgument({ module, method })), "bad argument at open")
+  })
 
   it.scopedLive("a term that is none is a ConfigurationError", () =>
     Effect.gen(function*() {
