@@ -48,6 +48,7 @@ describe("a program that runs for long", () => {
     ["failed fetches", 10_000],
     ["interrupted fetches", 10_000],
     ["interrupted requests", 10_000],
+    ["exclusive sections", 10_000],
     ["lives over sockets", 10]
   ])("nothing is left of %s: no memory, fiber, request, timer, socket or listener", (name, times) => {
     assert.isAtLeast(part(name).times, times)

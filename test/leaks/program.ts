@@ -7,7 +7,7 @@ import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Effect, Fiber, Redacted, type Scope, Supervisor } from "effect"
-import { Alf, Grant, TokenEndpoint, TokenService } from "effect-alf"
+import { Alf, Grant, TokenEndpoint, TokenService, TokenStorage } from "effect-alf"
 import type { ServerResponse } from "node:http"
 import { setTimeout } from "node:timers/promises"
 import { answer, bearerOf, serve } from "../fixtures/apiServer.ts"
@@ -133,6 +133,15 @@ const requestsInterrupted = Effect.map(
   ({ httpClient }) => interrupted(httpClient.get(url))
 )
 
+/** Exclusive sections, each for a key of its own. */
+const sections = Effect.map(
+  Effect.provide(TokenStorage.TokenStorage, TokenStorage.layerMemory),
+  ({ exclusive }) => {
+    let count = 0
+    return Effect.suspend(() => exclusive(`key-${count++}`)(Effect.void))
+  }
+)
+
 const stall = (_: ServerResponse) => {}
 const reset = (response: ServerResponse) => void response.socket?.resetAndDestroy()
 
@@ -219,6 +228,7 @@ const program = Effect.gen(function*() {
     yield* part("interrupted fetches", 10_000, fetchesInterrupted),
     yield* part("interrupted callers of one fetch", 10_000, callersInterrupted),
     yield* part("interrupted requests", 10_000, requestsInterrupted),
+    yield* part("exclusive sections", 10_000, sections),
     yield* part("lives over sockets", 10, sockets)
   ]
   const report: Report = { parts, warnings }
