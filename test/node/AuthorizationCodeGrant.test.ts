@@ -128,8 +128,22 @@ describe("AuthorizationCodeGrant", () => {
       assert.deepStrictEqual(yield* Fiber.join(fiber), refusal("invalid_client"))
       assert.strictEqual(page.status, 502)
       assert.include(page.text, "<h1>Sign-in failed</h1>")
+      assert.include(page.text, "The answer came, but the program got no token.")
+      assert.include(page.text, "<main class=\"bad\">")
       assert.notInclude(page.text, "invalid_client")
       assert.isFalse(yield* isOpen(port))
+    }))
+
+  it.effect("an answer whose code is empty is none", () =>
+    Effect.gen(function*() {
+      const { acquire, forms, opened } = yield* setup()
+      const fiber = yield* Effect.fork(acquire())
+      const url = yield* opened
+      const state = param(url, "state")
+      assert.strictEqual((yield* send(answerUrl(url, { code: "", state }))).status, 400)
+      yield* send(answerUrl(url, { code: "c", state }))
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(forms.map(({ code }) => code), ["c"])
     }))
 
   it.effect("a program that ends during the exchange leaves a page that says so", () =>
@@ -274,5 +288,6 @@ describe("AuthorizationCodeGrant", () => {
       key({ authorizationEndpoint: "https://other.test/authorize" })
     ]
     assert.strictEqual(new Set(keys).size, keys.length)
+    for (const key of keys) assert.include(key, "authorization_code")
   })
 })

@@ -36,6 +36,11 @@ const begin = (options: Partial<ImplicitGrant.Options> = {}) =>
 const good = { access_token: "abc", token_type: "Bearer", expires_in: "60" }
 
 describe("ImplicitGrant", () => {
+  it("has a key of its own", () => {
+    const grant = ImplicitGrant.make({ authorizationEndpoint: "https://auth.test/authorize", clientId: "client" })
+    assert.deepStrictEqual(JSON.parse(grant.key), ["implicit", "https://auth.test/authorize", "client", [], []])
+  })
+
   it.effect("asks for a token, and takes it from what the page posts", () =>
     Effect.gen(function*() {
       yield* TestClock.setTime(1_000_000)
@@ -137,6 +142,23 @@ describe("ImplicitGrant", () => {
         assert.isTrue(chunked._tag === "Failure" || chunked.value.status >= 400)
         yield* post(url, { ...good, state })
         assert.strictEqual(Redacted.value((yield* Fiber.join(fiber)).value), "abc")
+      }))
+
+    it.effect("of 1 MiB is read, and one more is not", () =>
+      Effect.gen(function*() {
+        const { fiber, state, url } = yield* begin()
+        const home = new URL(param(url, "redirect_uri"))
+        for (const [length, status] of [[1024 * 1024, 400], [1024 * 1024 + 1, 413]] as const) {
+          const headers = {
+            "content-type": "application/x-www-form-urlencoded",
+            "content-length": length,
+            "origin": home.origin
+          }
+          const page = yield* send(home, { method: "POST", headers, body: "x".repeat(length) })
+          assert.strictEqual(page.status, status)
+        }
+        yield* post(url, { ...good, state })
+        yield* Fiber.join(fiber)
       }))
 
     it.effect("a token in a query is not taken", () =>

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Console, Deferred, Effect, Exit, FastCheck, Fiber, Layer, Option, Redacted, TestClock } from "effect"
 import { TokenError } from "effect-alf"
 import { AuthorizationCodeGrant, Browser, ImplicitGrant } from "effect-alf/node"
+import { createHash } from "node:crypto"
 import * as Http from "node:http"
 import * as Net from "node:net"
 import { networkInterfaces } from "node:os"
@@ -173,7 +174,7 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
         yield* flow.answer(url, { state: "wrong" }),
         yield* finish
       ]
-      for (const { headers } of pages) {
+      for (const { headers, text } of pages) {
         const policy = headers["content-security-policy"] ?? ""
         assert.include(policy, "default-src 'none'")
         assert.include(policy, "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
@@ -181,6 +182,10 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
         assert.strictEqual(headers["cache-control"], "no-store")
         assert.strictEqual(headers["referrer-policy"], "no-referrer")
         assert.strictEqual(headers["x-content-type-options"], "nosniff")
+        // what runs is what the policy names
+        for (const [, script = ""] of text.matchAll(/<script>(.*?)<\/script>/gs)) {
+          assert.include(policy, `'sha256-${createHash("sha256").update(script).digest("base64")}'`)
+        }
       }
       for (const { text } of pages.slice(0, 2)) {
         assert.include(text, "<html lang=\"en\">")
@@ -188,6 +193,47 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
         assert.include(text, "role=\"status\"")
         assert.notMatch(text, /https?:|src=|@import|url\(/)
       }
+    }))
+
+  it.effect("a window tidies its address, and closes itself when all is well", () =>
+    Effect.gen(function*() {
+      const { finish, home } = yield* begin(flow)
+      const notFound = yield* send(new URL("/other", home))
+      assert.strictEqual(notFound.headers["content-type"], "text/html; charset=utf-8")
+      assert.include(notFound.text, "<script>history.replaceState")
+      assert.notInclude(notFound.text, "window.close")
+      const last = yield* finish
+      if (flow.name === "code") {
+        assert.strictEqual(last.headers["content-type"], "text/html; charset=utf-8")
+        assert.include(last.text, "<p id=\"detail\" dir=\"auto\"></p>")
+        assert.match(last.text, /<script>history.replaceState.*<\/script>\n<script>setTimeout.*window.close/s)
+      } else {
+        assert.strictEqual(JSON.parse(last.text).closes, true)
+      }
+    }))
+
+  it.effect("takes the answer of any issuer, unless one was given", () =>
+    Effect.gen(function*() {
+      const { fiber, state, url } = yield* begin(flow)
+      assert.isFalse(url.searchParams.has("scope"))
+      yield* flow.answer(url, { ...flow.good, state, iss: "https://any.test" })
+      assert.strictEqual(Redacted.value((yield* Fiber.join(fiber)).value), "the-secret-token")
+
+      const strict = yield* begin(flow, { issuer: "https://auth.test" })
+      yield* flow.answer(strict.url, { ...flow.good, state: strict.state, iss: "https://any.test" })
+      const error = failure(yield* Fiber.await(strict.fiber))
+      assert.include(error.message, "iss names another issuer")
+    }))
+
+  it.effect("an error without a description is shown alone", () =>
+    Effect.gen(function*() {
+      const { fiber, state, url } = yield* begin(flow)
+      const page = yield* flow.answer(url, { error: "access_denied", state })
+      const error = failure(yield* Fiber.await(fiber))
+      assert.strictEqual(error._tag === "AuthorizationError" && error.errorDescription, undefined)
+      assert.include(page.text, flow.name === "code" ? ">access_denied</p>" : "\"detail\":\"access_denied\"")
+      assert.include(page.text, flow.name === "code" ? "<main class=\"bad\">" : "\"tone\":\"bad\"")
+      assert.include(page.text, "The authorization server did not let you in.")
     }))
 
   it.effect("an error ends it as Denied, with the server's words", () =>
@@ -301,7 +347,8 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
         address !== undefined && !address.internal && !address.address.startsWith("fe80")
       ).map((address) => address?.address ?? "")
       // what all 127.0.0.0/8 reach only if every address is listened on
-      for (const host of ["127.0.0.2", ...beyond]) assert.isFalse(yield* isOpen(port, host), host)
+      const others = flow.host === "localhost" ? [] : ["::1"]
+      for (const host of ["127.0.0.2", ...others, ...beyond]) assert.isFalse(yield* isOpen(port, host), host)
       yield* finish
     }))
 
@@ -383,6 +430,7 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
       [/^authorizationEndpoint holds user info/, { authorizationEndpoint: "https://me:hunter2@auth.test/authorize" }],
       [/^authorizationEndpoint is neither/, { authorizationEndpoint: "file:///etc/passwd" }],
       [/^clientId is empty/, { clientId: "" }],
+      [/^clientId is empty/, { clientId: undefined as unknown as string }],
       [/^portRange is not two/, wrongRange()],
       [/^portRange is not two/, wrongRange(5000)],
       [/^portRange is not two/, { portRange: [5000.5, 5001] }],
@@ -432,6 +480,7 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
             {
               portRange: [5000, 5000] as const
             },
+            { portRange: [1024, 65_535] as const },
             { redirectPath: "/" },
             { timeout: "1 hour" }
           ] satisfies ReadonlyArray<Partial<Options>>
