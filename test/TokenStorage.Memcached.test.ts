@@ -54,6 +54,27 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
         yield* exclusive(long)(set(long, first))
         yield* set(`${long}2`, second)
         same(yield* get(long), first)
+        // as it is, as long as its lease has a name that the server takes
+        const memcached = yield* client
+        const longest = "x".repeat(250 - ":lease".length)
+        yield* exclusive(longest)(set(longest, first))
+        assert.strictEqual(yield* stored(memcached, longest), AccessToken.encode(first))
+        yield* exclusive(`${longest}x`)(set(`${longest}x`, second))
+        assert.isNull(yield* stored(memcached, `${longest}x`))
+        same(yield* get(`${longest}x`), second)
+      }))
+
+    it.scopedLive("a key on one of several servers", () =>
+      Effect.gen(function*() {
+        const other = yield* memcachedServer()
+        const { get, set } = yield* storage({ servers: [address(), `127.0.0.1:${other.port}`] })
+        const tokens = Array.from({ length: 20 }, () => newToken())
+        for (const [n, token] of tokens.entries()) yield* set(`spread ${n}`, token)
+        for (const [n, token] of tokens.entries()) same(yield* get(`spread ${n}`), token)
+        const memcached = yield* client
+        const here = yield* Effect.forEach(tokens, (_, n) => stored(memcached, `spread ${n}`))
+        const count = here.filter((text) => text !== null).length
+        assert.isTrue(0 < count && count < 20, `${count}`)
       }))
 
     it.scopedLive("what is no token is a failure of get, and never removed", () =>
@@ -76,6 +97,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       Effect.gen(function*() {
         const { get, set } = yield* storage()
         const error = yield* Effect.flip(set("large", newToken({ value: "hunter2".repeat(300_000) })))
+        assert.include(error.message, "Memcached: status 3")
         assert.notInclude(inspect(error, { depth: 9 }), "hunter2")
         yield* eventually(Effect.timeout(get("large"), "1 second"))
       }))
@@ -128,6 +150,46 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
         yield* eventually(
           Effect.filterOrFail(stored(memcached, "interrupted:lease"), (text) => text === null, () => "")
         )
+      }))
+  })
+
+  describe("what is sent", () => {
+    /** A client that hands each request to `before` first, with the number of its operation. */
+    const listening = (client: Client, before: (opcode: number, request: Buffer) => Promise<unknown>) => ({
+      seq: 1,
+      incrSeq: () => {},
+      perform: (...[key, request, seq, callback]: Parameters<TokenStorageMemcached.MemjsClient["perform"]>) => {
+        const bytes = Buffer.from(request)
+        void before(bytes.readUInt8(1), bytes).then(() => client.perform(key, bytes, seq, callback))
+      }
+    })
+
+    it.scopedLive("a lease lives a second longer than its term, by a clock that ticks once in a second", () =>
+      Effect.gen(function*() {
+        const memcached = yield* client
+        const expiries: Array<number> = []
+        const { exclusive } = yield* build(TokenStorageMemcached.layerClient(
+          listening(memcached, async (opcode, request) => {
+            if (opcode === 0x02) expiries.push(request.readUInt32BE(28))
+          }),
+          { term: "4 seconds" }
+        ))
+        yield* exclusive("expiry")(Effect.void)
+        assert.deepStrictEqual(expiries, [5])
+      }))
+
+    it.scopedLive("a lease that is taken while it is renewed is lost", () =>
+      Effect.gen(function*() {
+        const memcached = yield* client
+        const { exclusive } = yield* build(TokenStorageMemcached.layerClient(
+          listening(memcached, async (opcode) => {
+            if (opcode === 0x01) await memcached.set("race:lease", "another", { expires: 60 })
+          }),
+          { term: "600 millis" }
+        ))
+        const { lines } = yield* logged(exclusive("race")(Effect.sleep("400 millis")))
+        assert.include(lines, "the lease was lost")
+        assert.strictEqual(yield* stored(memcached, "race:lease"), "another")
       }))
   })
 
@@ -214,11 +276,16 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       { servers: ["localhost", "memcached://localhost:11211"] },
       { term: -1 }
     ]
+    for (const options of [{}, { servers: "localhost" }, { servers: "a.example:65535,b.example" }]) {
+      it.scopedLive(`${inspect(options)} is a list of servers`, () => build(TokenStorageMemcached.layer(options)))
+    }
+
     for (const options of bad) {
       it.scopedLive(`${inspect(options)} is a ConfigurationError`, () =>
         Effect.gen(function*() {
           const error = yield* Effect.flip(build(TokenStorageMemcached.layer(options)))
           assert.instanceOf(error, TokenError.ConfigurationError)
+          assert.match(error.issue, "term" in options ? /^term / : /^servers is not a list of servers/)
           assert.notInclude(inspect(error, { depth: 9 }), "hunter2")
         }))
     }
@@ -233,6 +300,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       const before = yield* connections
       const scope = yield* Scope.make()
       const closing = yield* Scope.extend(storage(), scope)
+      yield* closing.set("closed", newToken())
       const holder = yield* entered(closing.exclusive("closed"))
       assert.strictEqual(yield* connections, before + 1)
       yield* Scope.close(scope, Exit.void)
@@ -241,6 +309,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       yield* Fiber.interrupt(holder)
       yield* Effect.sleep("50 millis")
       assert.strictEqual(yield* connections, before)
+      assert.include((yield* Effect.flip(closing.get("closed"))).message, "Memcached: no answer")
     }))
 
   it.scopedLive("layerClient uses a client and leaves it open", () =>

@@ -110,6 +110,20 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         yield* Fiber.join(waiting)
       }))
 
+    it.scopedLive("that another one has by now is neither renewed nor given back by the first", () =>
+      Effect.gen(function*() {
+        const redis = yield* client
+        const { exclusive } = yield* storage({ term: "600 millis" })
+        const { lines } = yield* logged(
+          exclusive("lost")(Effect.zipRight(
+            Effect.promise(() => redis.set("lost:lease", "another", "PX", 60_000)),
+            Effect.sleep("400 millis")
+          ))
+        )
+        assert.include(lines, "the lease was lost")
+        assert.strictEqual(yield* Effect.promise(() => redis.get("lost:lease")), "another")
+      }))
+
     it.scopedLive("of one who was interrupted while he asked for it is given back", () =>
       Effect.gen(function*() {
         const redis = yield* client
@@ -136,7 +150,7 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         yield* Effect.sleep("50 millis")
         const [took, error] = yield* Effect.timed(Effect.flip(get("key")))
         assert.isTrue(within(took, 0, 900), Duration.format(took))
-        assert.include(error.message, "Redis")
+        assert.include(error.message, "Redis: no connection")
         const { lines, result } = yield* logged(Effect.timed(exclusive("key")(Effect.succeed(1))))
         assert.isTrue(within(result[0], 0, 900), Duration.format(result[0]))
         assert.strictEqual(result[1], 1)
@@ -153,7 +167,7 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         const own = yield* redisServer()
         yield* own.kill
         const { lines, result } = yield* logged(build(TokenStorageRedis.layer({ port: own.port })))
-        assert.include(lines, "ECONNREFUSED")
+        assert.match(lines, /Redis cannot be used.*ECONNREFUSED.* module=TokenStorage\/Redis package=effect-alf/)
         yield* Effect.flip(result.get("key"))
         yield* own.start
         yield* eventually(result.set("key", newToken({})))
@@ -164,8 +178,11 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         const own = yield* redisServer()
         const { exclusive, get } = yield* build(TokenStorageRedis.layer({ port: own.port }))
         yield* own.freeze
-        const [took] = yield* Effect.timed(Effect.exit(get("key")))
+        const [took, error] = yield* Effect.timed(Effect.flip(get("key")))
         assert.isTrue(within(took, 2900, 5000), Duration.format(took))
+        assert.include(error.message, "Redis: no answer in time")
+        const { lines } = yield* logged(build(TokenStorageRedis.layer({ port: own.port })))
+        assert.include(lines, "Redis cannot be used, tokens are not shared until it can: no answer in time")
         const [all] = yield* Effect.timed(
           Effect.all(Array.from({ length: 20 }, () => exclusive("key")(Effect.void)), { concurrency: "unbounded" })
         )
@@ -197,7 +214,32 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         yield* set("key", newToken({}))
       }))
 
+    it.scopedLive("each option reaches the server", () =>
+      Effect.gen(function*() {
+        const redis = yield* client
+        yield* Effect.promise(() => redis.call("acl", "setuser", "app", "on", ">secret", "~*", "+@all"))
+        const token = newToken()
+        const { set } = yield* storage({
+          host: "127.0.0.1",
+          username: "app",
+          password: Redacted.make("secret"),
+          db: 3
+        })
+        yield* set("option", token)
+        yield* Effect.promise(() => redis.select(3))
+        assert.strictEqual(yield* Effect.promise(() => redis.get("option")), AccessToken.encode(token))
+
+        const elsewhere = yield* logged(storage({ host: "127.0.0.2" }))
+        assert.include(elsewhere.lines, "ECONNREFUSED")
+        // the server speaks no TLS
+        const encrypted = yield* logged(storage({ tls: {} }))
+        assert.include(encrypted.lines, "Redis cannot be used")
+        const stranger = yield* logged(storage({ username: "nobody", password: Redacted.make("secret") }))
+        assert.include(stranger.lines, "WRONGPASS")
+      }))
+
     const bad: ReadonlyArray<TokenStorageRedis.Options> = [
+      { url: "other-redis://localhost" },
       { url: "" },
       { url: "hunter2" },
       { url: "http://:hunter2@localhost:6379" },
@@ -214,6 +256,8 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         Effect.gen(function*() {
           const { lines, result } = yield* logged(Effect.flip(build(TokenStorageRedis.layer(options))))
           assert.instanceOf(result, TokenError.ConfigurationError)
+          const [field = ""] = Object.keys(options)
+          assert.match(result.issue, new RegExp(`^${field} is `))
           assert.strictEqual(lines, "")
           assert.notInclude(inspect(result, { depth: 9 }) + JSON.stringify(result), "hunter2")
         }))
