@@ -191,6 +191,8 @@ const connect = (options: Options): Effect.Effect<Redis, ConfigurationError, Sco
       enableOfflineQueue: false,
       maxRetriesPerRequest: 0,
       commandTimeout: 3000,
+      // how long a connection that is given up may take to close; one that was dropped silently never does
+      disconnectTimeout: 500,
       // connections that something on the way has dropped silently
       keepAlive: 30_000
     }

@@ -1,0 +1,107 @@
+/**
+ * An access token as a value (RFC 6749 §1.4): the secret, how long it is good for, and what it is good for.
+ *
+ * The secret and the refresh token are `Redacted`: logging, printing or serialising a token shows neither.
+ * `encode` and `decode` are the one exception: they turn a token into the text that a `TokenStorage` keeps, and back.
+ *
+ * @since 0.1.0
+ */
+// @ts-nocheck
+
+import * as DateTime from "effect/DateTime"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+
+const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: A) =>
+  Schema.propertySignature(schema).pipe(Schema.withConstructorDefault(() => value))
+
+/**
+ * An access token.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export class AccessToken extends Schema.Class<AccessToken>("effect-alf/AccessToken")({
+  /** The secret itself (`access_token`). */
+  value: Schema.Redacted(Schema.NonEmptyString),
+  /** How it is presented to an API: the `Authorization` scheme. Defaults to `Bearer` (RFC 6750). */
+  type: withDefault(Schema.NonEmptyString, "Bearer"),
+  /** The scopes that were granted: those of the answer, or else those that were asked for (RFC 6749 §5.1). */
+  scope: withDefault(Schema.Array(Schema.String), []),
+  /** The moment the token request was sent: the lifetime is counted from here. */
+  issuedAt: Schema.DateTimeUtcFromNumber,
+  /** The end of the token's life; none if the authorization server did not say. Defaults to none. */
+  expiresAt: withDefault(Schema.OptionFromNullOr(Schema.DateTimeUtcFromNumber), Option.none()),
+  /** What the next token can be had for (RFC 6749 §6). Defaults to none. */
+  refreshToken: withDefault(Schema.OptionFromNullOr(Schema.Redacted(Schema.NonEmptyString)), Option.none())
+}) {}
+
+/**
+ * Whether two values are the same token: the same secret, issued at the same moment.
+ *
+ * An authorization server that hands out the same secret twice has issued two tokens.
+ *
+ * @since 0.1.0
+ * @category predicates
+ */
+export const isSame = (self: AccessToken, that: AccessToken): boolean =>
+  self === that ||
+  (Redacted.value(self.value) === Redacted.value(that.value) && issued(self) === issued(that))
+
+/**
+ * Whether a token is another one than `that`, and not an older one.
+ *
+ * @since 0.1.0
+ * @category predicates
+ */
+export const supersedes = (self: AccessToken, that: AccessToken): boolean =>
+  !isSame(self, that) && issued(self) >= issued(that)
+
+const issued = (token: AccessToken): number => DateTime.toEpochMillis(token.issuedAt)
+
+/**
+ * Whether a string can be sent as a token in a header: visible ASCII, no space (RFC 6749 §A.12, RFC 6750 §2.1).
+ *
+ * @since 0.1.0
+ * @category predicates
+ */
+export const isHeaderSafe = (value: string): boolean => /^[\x21-\x7e]+$/.test(value)
+
+/**
+ * How long a store has to keep a token, in milliseconds from `now`; none if for ever.
+ *
+ * A token that comes with a refresh token is kept for ever: the refresh token outlives it.
+ *
+ * @since 0.1.0
+ * @category storage
+ */
+export const timeToLive = (self: AccessToken, now: number): Option.Option<number> =>
+  Option.isSome(self.refreshToken)
+    ? Option.none()
+    : Option.map(self.expiresAt, (expiresAt) => Math.max(0, DateTime.toEpochMillis(expiresAt) - now))
+
+const Stored = Schema.parseJson(Schema.Struct({ version: Schema.Literal(1), token: AccessToken }))
+const encodeStored = Schema.encodeSync(Stored)
+const decodeStored = Schema.decodeUnknownOption(Stored)
+
+/**
+ * The text that a storage keeps. **It holds the secret**: it belongs in a storage, nowhere else.
+ *
+ * @since 0.1.0
+ * @category storage
+ */
+export const encode = (self: AccessToken): string => encodeStored({ version: 1, token: self })
+
+/**
+ * A token from the text that a storage kept; none if it was written by another version or by something else.
+ *
+ * @since 0.1.0
+ * @category storage
+ */
+export const decode = (text: unknown): Option.Option<AccessToken> =>
+  Option.filterMap(
+    decodeStored(text),
+    ({ token }) =>
+      isHeaderSafe(token.type) && isHeaderSafe(Redacted.value(token.value)) ? Option.some(token) : Option.none()
+  )

@@ -1,0 +1,116 @@
+/**
+ * How a client proves who it is at the token endpoint (RFC 6749 §2.3).
+ *
+ * @since 0.1.0
+ */
+// @ts-nocheck
+
+import * as Encoding from "effect/Encoding"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+
+/**
+ * Who the client is.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Client {
+  readonly id: string
+  readonly secret: Option.Option<Redacted.Redacted>
+}
+
+/**
+ * What goes on a token request to prove who the client is. **It holds the secret**: it is made for one attempt and goes
+ * onto the wire at once.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Proof {
+  /** The value of the `Authorization` header. */
+  readonly authorization?: string | undefined
+  /** Form parameters. */
+  readonly params?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * A method of client authentication.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ClientAuthentication {
+  /** Its name, as registered for `token_endpoint_auth_method` (RFC 7591 §2); part of the storage key. */
+  readonly method: string
+  readonly requiresSecret: boolean
+  /** Why this client cannot use the method, if it cannot. */
+  readonly issue: (clientId: string) => Option.Option<string>
+  readonly prove: (client: Client) => Proof
+}
+
+const secretOf = (client: Client): string =>
+  Option.match(client.secret, { onNone: () => "", onSome: (secret) => Redacted.value(secret) })
+
+const basicCredentials = (id: string, secret: string): Proof => ({
+  authorization: `Basic ${Encoding.encodeBase64(`${id}:${secret}`)}`
+})
+
+const formEncode = (text: string): string => new URLSearchParams({ "": text }).toString().slice(1)
+
+/**
+ * HTTP Basic with id and secret form-encoded first (RFC 6749 §2.3.1 and Appendix B). The default.
+ *
+ * @since 0.1.0
+ * @category methods
+ */
+export const basic: ClientAuthentication = {
+  method: "client_secret_basic",
+  requiresSecret: true,
+  issue: () => Option.none(),
+  prove: (client) => basicCredentials(formEncode(client.id), formEncode(secretOf(client)))
+}
+
+/**
+ * HTTP Basic with id and secret as they are, for servers that do not decode them.
+ *
+ * A client id with a colon cannot be sent this way (RFC 7617 §2).
+ *
+ * @since 0.1.0
+ * @category methods
+ */
+export const basicRaw: ClientAuthentication = {
+  method: "client_secret_basic_raw",
+  requiresSecret: true,
+  issue: (clientId) =>
+    clientId.includes(":")
+      ? Option.some("a client id with a colon cannot be sent by ClientAuthentication.basicRaw; use basic or post")
+      : Option.none(),
+  prove: (client) => basicCredentials(client.id, secretOf(client))
+}
+
+/**
+ * Id and secret as form parameters (RFC 6749 §2.3.1).
+ *
+ * @since 0.1.0
+ * @category methods
+ */
+export const post: ClientAuthentication = {
+  method: "client_secret_post",
+  requiresSecret: true,
+  issue: () => Option.none(),
+  prove: (client) => ({ params: { client_id: client.id, client_secret: secretOf(client) } })
+}
+
+/**
+ * A public client: the id alone, as a form parameter (RFC 6749 §3.2.1). The default where there is no secret.
+ *
+ * @since 0.1.0
+ * @category methods
+ */
+export const none: ClientAuthentication = {
+  method: "none",
+  requiresSecret: false,
+  issue: () => Option.none(),
+  prove: (client) => ({ params: { client_id: client.id } })
+}

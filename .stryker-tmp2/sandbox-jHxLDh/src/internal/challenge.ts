@@ -1,0 +1,36 @@
+/** One challenge of a `WWW-Authenticate` header (RFC 9110 §11.3). */
+// @ts-nocheck
+
+export interface Challenge {
+  /** The scheme, as it came: `Bearer`, `DPoP`, … */
+  readonly scheme: string
+  /** The parameters, names in lower case: `realm`, `error`, `scope`, … */
+  readonly params: Readonly<Record<string, string>>
+}
+
+const token = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
+const quoted = `"(?:[^"\\\\]|\\\\.)*"`
+const part = new RegExp(
+  `\\s*(?:(${token})\\s*=\\s*(${token}|${quoted})(?=\\s*(?:,|$))|(${token})(?=[\\s,]|$)(?:\\s+([A-Za-z0-9\\-._~+/]+=*)(?=\\s*(?:,|$)))?)?\\s*,?`,
+  "y"
+)
+
+/**
+ * The challenges of a `WWW-Authenticate` header. What cannot be understood ends the reading; nothing throws.
+ */
+export const parseChallenges = (header: string): ReadonlyArray<Challenge> => {
+  const challenges: Array<{ scheme: string; params: Record<string, string> }> = []
+  part.lastIndex = 0
+  while (part.lastIndex < header.length) {
+    const match = part.exec(header)
+    if (match === null || match[0] === "") break
+    const [, name, value, scheme] = match
+    if (scheme !== undefined) challenges.push({ scheme, params: {} })
+    else if (name !== undefined && value !== undefined) {
+      const current = challenges.at(-1)
+      if (current === undefined) break
+      current.params[name.toLowerCase()] = value.startsWith("\"") ? value.slice(1, -1).replace(/\\(.)/g, "$1") : value
+    }
+  }
+  return challenges
+}

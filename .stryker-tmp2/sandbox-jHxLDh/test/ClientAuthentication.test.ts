@@ -1,0 +1,106 @@
+// @ts-nocheck
+import { assert, describe, it } from "@effect/vitest"
+import { FastCheck as fc, Option, Redacted } from "effect"
+import { ClientAuthentication } from "effect-alf"
+
+const { basic, basicRaw, none, post } = ClientAuthentication
+
+const client = (id: string, secret?: string): ClientAuthentication.Client => ({
+  id,
+  secret: Option.map(Option.fromNullable(secret), (text) => Redacted.make(text))
+})
+
+/** What a server reads from the header. */
+const credentials = (proof: ClientAuthentication.Proof): string => {
+  const [scheme, encoded, ...rest] = (proof.authorization ?? "").split(" ")
+  assert.strictEqual(scheme, "Basic")
+  assert.deepStrictEqual(rest, [])
+  return Buffer.from(encoded ?? "", "base64").toString("utf8")
+}
+
+describe("basic", () => {
+  it("form-encodes id and secret first, as URLSearchParams encodes (RFC 6749 Appendix B)", () => {
+    assert.strictEqual(
+      credentials(basic.prove(client("client %&+-_.!~*'()", "secret: %&+£€"))),
+      "client+%25%26%2B-_.%21%7E*%27%28%29:secret%3A+%25%26%2B%C2%A3%E2%82%AC"
+    )
+  })
+
+  it("leaves an id like a UUID as it is", () => {
+    assert.strictEqual(
+      credentials(basic.prove(client("0b0a2ec8-4f6c-4bd8-9d4d-7f1f6d6cbb5e", "s.e_c-r*t"))),
+      "0b0a2ec8-4f6c-4bd8-9d4d-7f1f6d6cbb5e:s.e_c-r*t"
+    )
+  })
+
+  it("is in one line, however long the secret", () => {
+    const proof = basic.prove(client("id", "x".repeat(1_000)))
+    assert.match(proof.authorization ?? "", /^Basic [A-Za-z0-9+/]+=*$/)
+  })
+
+  it("puts nothing into the form", () => {
+    assert.isUndefined(basic.prove(client("id", "secret")).params)
+  })
+
+  it.prop("can be read back by every server that decodes it", [
+    fc.string({ unit: "grapheme", minLength: 1 }),
+    fc.string({ unit: "grapheme" })
+  ], ([id, secret]) => {
+    const parts = credentials(basic.prove(client(id, secret))).split(":")
+    assert.deepStrictEqual(parts.map((part) => new URLSearchParams(`x=${part}`).get("x")), [id, secret])
+  })
+
+  it("needs a secret, takes every id, and is called client_secret_basic", () => {
+    assert.isTrue(basic.requiresSecret)
+    assert.isTrue(Option.isNone(basic.issue("id:with:colons")))
+    assert.strictEqual(basic.method, "client_secret_basic")
+  })
+})
+
+describe("basicRaw", () => {
+  it("sends id and secret as they are, for servers that do not decode them", () => {
+    assert.strictEqual(
+      credentials(basicRaw.prove(client("client %&+", "secret: %&+£€"))),
+      "client %&+:secret: %&+£€"
+    )
+    assert.isUndefined(basicRaw.prove(client("id", "secret")).params)
+  })
+
+  it("cannot send an id with a colon, and says what to use instead (RFC 7617 §2)", () => {
+    assert.include(Option.getOrThrow(basicRaw.issue("my:client")), "use basic or post")
+    assert.isTrue(Option.isNone(basicRaw.issue("my-client")))
+  })
+
+  it("needs a secret, and has a name of its own", () => {
+    assert.isTrue(basicRaw.requiresSecret)
+    assert.notStrictEqual(basicRaw.method, basic.method)
+  })
+})
+
+describe("post", () => {
+  it("sends id and secret as form parameters, and no header", () => {
+    assert.deepStrictEqual(post.prove(client("client %&+", "secret: %&+")), {
+      params: { client_id: "client %&+", client_secret: "secret: %&+" }
+    })
+  })
+
+  it("needs a secret, and is called client_secret_post", () => {
+    assert.isTrue(post.requiresSecret)
+    assert.strictEqual(post.method, "client_secret_post")
+  })
+})
+
+describe("none", () => {
+  it("sends the id alone, as a form parameter (RFC 6749 §3.2.1)", () => {
+    assert.deepStrictEqual(none.prove(client("my-app")), { params: { client_id: "my-app" } })
+  })
+
+  it("does not send a secret that it is given", () => {
+    assert.deepStrictEqual(none.prove(client("my-app", "secret")), { params: { client_id: "my-app" } })
+  })
+
+  it("needs no secret, and is called none", () => {
+    assert.isFalse(none.requiresSecret)
+    assert.strictEqual(none.method, "none")
+  })
+})

@@ -1,0 +1,97 @@
+// @ts-nocheck
+import { type Duration, Effect } from "effect"
+import { TokenError } from "effect-alf"
+import { describe, expectTypeOf, test } from "vitest"
+
+declare const program: Effect.Effect<"token", TokenError.TokenError>
+declare const anything: unknown
+
+describe("TokenError", () => {
+  test("is the four errors that getting a token can end in", () => {
+    expectTypeOf<TokenError.TokenError["_tag"]>().toEqualTypeOf<
+      "TokenRequestError" | "TokenErrorResponse" | "InvalidTokenResponse" | "AuthorizationError"
+    >()
+  })
+
+  test("catchTag narrows each of them, and leaves the others", () => {
+    expectTypeOf(Effect.catchTag(program, "TokenRequestError", (error) => {
+      expectTypeOf(error).toEqualTypeOf<TokenError.TokenRequestError>()
+      expectTypeOf(error.reason).toEqualTypeOf<"Transport" | "Timeout" | "Secret">()
+      expectTypeOf(error.endpoint).toEqualTypeOf<string>()
+      expectTypeOf(error.attempts).toEqualTypeOf<number>()
+      expectTypeOf(error.description).toEqualTypeOf<string>()
+      return Effect.succeed(1)
+    })).toEqualTypeOf<
+      Effect.Effect<
+        "token" | number,
+        TokenError.TokenErrorResponse | TokenError.InvalidTokenResponse | TokenError.AuthorizationError
+      >
+    >()
+
+    expectTypeOf(Effect.catchTag(program, "TokenErrorResponse", (error) => {
+      expectTypeOf(error).toEqualTypeOf<TokenError.TokenErrorResponse>()
+      expectTypeOf(error.endpoint).toEqualTypeOf<string>()
+      expectTypeOf(error.status).toEqualTypeOf<number>()
+      expectTypeOf(error.error).toEqualTypeOf<string | undefined>()
+      expectTypeOf(error.errorDescription).toEqualTypeOf<string | undefined>()
+      expectTypeOf(error.errorUri).toEqualTypeOf<string | undefined>()
+      expectTypeOf(error.retryAfter).toEqualTypeOf<Duration.Duration | undefined>()
+      expectTypeOf(error.attempts).toEqualTypeOf<number>()
+      expectTypeOf(error.body).toEqualTypeOf<string>()
+      return Effect.succeed(1)
+    })).toEqualTypeOf<
+      Effect.Effect<
+        "token" | number,
+        TokenError.TokenRequestError | TokenError.InvalidTokenResponse | TokenError.AuthorizationError
+      >
+    >()
+
+    expectTypeOf(Effect.catchTag(program, "InvalidTokenResponse", (error) => {
+      expectTypeOf(error).toEqualTypeOf<TokenError.InvalidTokenResponse>()
+      expectTypeOf(error.endpoint).toEqualTypeOf<string>()
+      expectTypeOf(error.issue).toEqualTypeOf<string>()
+      return Effect.succeed(1)
+    })).toEqualTypeOf<
+      Effect.Effect<
+        "token" | number,
+        TokenError.TokenRequestError | TokenError.TokenErrorResponse | TokenError.AuthorizationError
+      >
+    >()
+
+    expectTypeOf(Effect.catchTag(program, "AuthorizationError", (error) => {
+      expectTypeOf(error).toEqualTypeOf<TokenError.AuthorizationError>()
+      expectTypeOf(error.reason).toEqualTypeOf<"Denied" | "Timeout" | "StateMismatch" | "NoPort" | "Failed">()
+      expectTypeOf(error.error).toEqualTypeOf<string | undefined>()
+      expectTypeOf(error.errorDescription).toEqualTypeOf<string | undefined>()
+      return Effect.succeed(1)
+    })).toEqualTypeOf<
+      Effect.Effect<
+        "token" | number,
+        TokenError.TokenRequestError | TokenError.TokenErrorResponse | TokenError.InvalidTokenResponse
+      >
+    >()
+  })
+
+  test("catchTags for all four leaves no error", () => {
+    expectTypeOf(Effect.catchTags(program, {
+      TokenRequestError: () => Effect.succeed(1),
+      TokenErrorResponse: () => Effect.succeed(2),
+      InvalidTokenResponse: () => Effect.succeed(3),
+      AuthorizationError: () => Effect.succeed(4)
+    })).toEqualTypeOf<Effect.Effect<"token" | number>>()
+  })
+
+  test("a tag that is none does not compile", () => {
+    //  there is no such error
+    Effect.catchTag(program, "TokenRefused", () => Effect.succeed(1))
+  })
+
+  test("isTokenError narrows", () => {
+    if (TokenError.isTokenError(anything)) expectTypeOf(anything).toEqualTypeOf<TokenError.TokenError>()
+  })
+
+  test("ConfigurationError is none of them", () => {
+    expectTypeOf<TokenError.ConfigurationError>().not.toExtend<TokenError.TokenError>()
+    expectTypeOf<TokenError.ConfigurationError["issue"]>().toEqualTypeOf<string>()
+  })
+})
