@@ -128,6 +128,8 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       Effect.gen(function*() {
         const memcached = yield* client
         const { exclusive } = yield* storage({ term: "600 millis" })
+        const { lines: none } = yield* logged(exclusive("kept")(Effect.sleep("400 millis")))
+        assert.strictEqual(none, "")
         const { lines } = yield* logged(
           exclusive("lost")(Effect.zipRight(
             Effect.promise(() => memcached.set("lost:lease", "another", { expires: 60 })),

@@ -74,6 +74,9 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         yield* Effect.promise(() => redis.del("garbage"))
         yield* Effect.promise(() => redis.lpush("garbage", "a list"))
         assert.include((yield* Effect.flip(get("garbage"))).message, "WRONGTYPE")
+        // such an answer is no reason to give the connection up
+        yield* Effect.promise(() => redis.del("garbage"))
+        assert.isTrue(Option.isNone(yield* get("garbage")))
       }))
   })
 
@@ -114,6 +117,8 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
       Effect.gen(function*() {
         const redis = yield* client
         const { exclusive } = yield* storage({ term: "600 millis" })
+        const { lines: none } = yield* logged(exclusive("kept")(Effect.sleep("400 millis")))
+        assert.strictEqual(none, "")
         const { lines } = yield* logged(
           exclusive("lost")(Effect.zipRight(
             Effect.promise(() => redis.set("lost:lease", "another", "PX", 60_000)),
