@@ -6,8 +6,8 @@ import { suite } from "effect-alf/testing/TokenStorageConformance"
 import * as TokenStorageMemcached from "effect-alf/TokenStorage/Memcached"
 import { Client } from "memjs"
 import { inspect } from "node:util"
-import { droppingProxy, isMissing, memcachedServer, refusingMemcached, serverOfFile } from "./fixtures/servers.ts"
-import { build, entered, eventually, logged, newToken, same, within } from "./fixtures/tokenStorage.ts"
+import { isMissing, memcachedServer, refusingMemcached, serverOfFile } from "./fixtures/servers.ts"
+import { build, entered, eventually, logged, newToken, outlivesADrop, same, within } from "./fixtures/tokenStorage.ts"
 
 describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
   const server = serverOfFile(memcachedServer())
@@ -250,17 +250,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       }))
 
     it.scopedLive("or whose connection was dropped silently: it is given up after 3 seconds, and made anew", () =>
-      Effect.gen(function*() {
-        const proxy = yield* droppingProxy(server().port)
-        const { get, set } = yield* build(TokenStorageMemcached.layer({ servers: `127.0.0.1:${proxy.port}` }))
-        const token = newToken()
-        yield* set("dropped", token)
-        yield* proxy.drop
-        const [took, error] = yield* Effect.timed(Effect.flip(get("dropped")))
-        assert.isTrue(within(took, 2900, 5000), Duration.format(took))
-        assert.strictEqual(error._tag, "TokenStorageError")
-        same(yield* Effect.timeout(eventually(get("dropped")), "2 seconds"), token)
-      }))
+      outlivesADrop(server().port, (port) => TokenStorageMemcached.layer({ servers: `127.0.0.1:${port}` })))
   })
 
   describe("what cannot work", () => {

@@ -6,8 +6,8 @@ import { suite } from "effect-alf/testing/TokenStorageConformance"
 import * as TokenStorageRedis from "effect-alf/TokenStorage/Redis"
 import { Redis } from "ioredis"
 import { inspect } from "node:util"
-import { droppingProxy, isMissing, redisServer, serverOfFile } from "./fixtures/servers.ts"
-import { build, entered, eventually, logged, newToken, same, within } from "./fixtures/tokenStorage.ts"
+import { isMissing, redisServer, serverOfFile } from "./fixtures/servers.ts"
+import { build, entered, eventually, logged, newToken, outlivesADrop, within } from "./fixtures/tokenStorage.ts"
 
 describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
   const server = serverOfFile(redisServer())
@@ -199,17 +199,7 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
       }))
 
     it.scopedLive("or whose connection was dropped silently: it is given up after 3 seconds, and made anew", () =>
-      Effect.gen(function*() {
-        const proxy = yield* droppingProxy(server().port)
-        const { get, set } = yield* build(TokenStorageRedis.layer({ port: proxy.port }))
-        const token = newToken()
-        yield* set("dropped", token)
-        yield* proxy.drop
-        const [took, error] = yield* Effect.timed(Effect.flip(get("dropped")))
-        assert.isTrue(within(took, 2900, 5000), Duration.format(took))
-        assert.strictEqual(error._tag, "TokenStorageError")
-        same(yield* Effect.timeout(eventually(get("dropped")), "2 seconds"), token)
-      }))
+      outlivesADrop(server().port, (port) => TokenStorageRedis.layer({ port })))
   })
 
   describe("what cannot work", () => {
