@@ -113,6 +113,22 @@ const crowded: fc.Arbitrary<ReadonlyArray<Step>> = fc.array(
   { minLength: 1, maxLength: 15 }
 ).map((parts) => parts.flat())
 
+/** Tokens that are renewed before they end, again and again. */
+const ripening: fc.Arbitrary<ReadonlyArray<Step>> = fc.array(
+  fc.oneof(
+    fc.constant<ReadonlyArray<Step>>([{ _tag: "Need" }, { ...arrival, life: 100_000 }]),
+    fc.constant<ReadonlyArray<Step>>([{ _tag: "Ripen" }, { _tag: "Need" }]),
+    fc.constant<ReadonlyArray<Step>>([{ _tag: "Need" }]),
+    fc.record({ life, took: fc.nat({ max: 50 }) }).map((step): ReadonlyArray<Step> => [{ ...arrival, ...step }]),
+    fc.constantFrom(
+      { _tag: "Fail", kind: "refusal" } as const,
+      { _tag: "Fail", kind: "noAnswer" } as const,
+      { _tag: "Fail", kind: "interruption" } as const
+    ).map((step): ReadonlyArray<Step> => [step])
+  ),
+  { minLength: 1, maxLength: 15 }
+).map((parts) => parts.flat())
+
 const settings: fc.Arbitrary<Settings> = fc.oneof(
   fc.constant(defaults),
   fc.record({
@@ -351,7 +367,7 @@ const live = (settings: Settings, steps: ReadonlyArray<Step>): ReadonlyArray<Mom
 }
 
 const lives = (name: string, check: (moment: Moment, all: ReadonlyArray<Moment>, settings: Settings) => void) =>
-  it.prop(name, [settings, fc.oneof(steps, crowded)], ([settings, steps]) => {
+  it.prop(name, [settings, fc.oneof(steps, crowded, ripening)], ([settings, steps]) => {
     const moments = live(settings, steps)
     for (const moment of moments) check(moment, moments, settings)
   }, runs(300))
@@ -390,6 +406,18 @@ describe("tokenState", () => {
 
   lives("makes nobody wait while there is a token to use", ({ answer, isUsable, step }) => {
     if (step._tag === "Need" && isUsable) assert.include(["Use", "Renew"], answer?._tag)
+  })
+
+  it("renews in the background once, however many ask meanwhile", () => {
+    const held = TokenState.hold(makeToken("ripe", 0, 100_000), windowsOf(defaults), 1)
+    let state: TokenState.State<number> = { ...TokenState.initial, held }
+    const answers = [1, 2, 3].map((flight) => {
+      const [answer, next] = TokenState.ask(state, { _tag: "Needed", flight }, 90_000)
+      state = next
+      return answer._tag
+    })
+    assert.deepStrictEqual(answers, ["Renew", "Use", "Use"])
+    assert.strictEqual(state.flight?.handle, 1)
   })
 
   it("a renewal that brings a token which is over does not replace the one that is not", () => {
