@@ -407,16 +407,15 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
       const seen = yield* Deferred.make<string, Error>()
       const got = yield* flow.make({ ...base, portRange }).acquire(Option.none()).pipe(
         Effect.provideService(Browser.Browser, {
-          open: (url) =>
-            Effect.gen(function*() {
-              const page = flow.answer(url, { ...flow.good, state: param(url, "state") })
-              yield* Effect.forkDaemon(Deferred.complete(seen, Effect.map(page, ({ text }) => text)))
-              yield* Deferred.await(seen)
-              return yield* Effect.never
-              // a browser has no error that the test's own could be
-            }).pipe(Effect.orDie)
+          open: (url) => {
+            const page = flow.answer(url, { ...flow.good, state: param(url, "state") })
+            const show = Deferred.complete(seen, Effect.map(page, ({ text }) => text))
+            return Effect.zipRight(Effect.forkDaemon(show), Effect.never)
+          }
         }),
-        Effect.provide(makeEndpoint(() => Effect.succeed(token("the-secret-token"))).layer)
+        Effect.provide(makeEndpoint(() => Effect.succeed(token("the-secret-token"))).layer),
+        // a page that does not come ends the test
+        Effect.raceFirst(Effect.zipRight(Deferred.await(seen), Effect.never))
       )
       assert.strictEqual(Redacted.value(got.value), "the-secret-token")
       assert.include(yield* Deferred.await(seen), "Signed in")
