@@ -42,7 +42,7 @@ const options = {
 } as const
 
 /** One process: a street of its own over a storage that it shares. */
-const peer = (server: Server, storage: Layer.Layer<never>, more: Partial<Alf.Options> = {}) =>
+const peer = <E>(server: Server, storage: Layer.Layer<never, E>, more: Partial<Alf.Options> = {}) =>
   Effect.flatMap(
     Layer.build(storage),
     (context) => Alf.make({ ...options, ...more }).pipe(Effect.provide(context), Effect.provide(server.layer))
@@ -604,8 +604,7 @@ describe("layerKeyValueStore", () => {
       for (let i = 0; i < 2; i++) {
         const layer = TokenStorage.layerKeyValueStore().pipe(
           Layer.provide(KeyValueStore.layerFileSystem(folder)),
-          Layer.provide(NodeContext.layer),
-          Layer.orDie
+          Layer.provide(NodeContext.layer)
         )
         const { tokens } = yield* peer(server, layer)
         assert.strictEqual(value(yield* tokens.get), "token-1")
