@@ -3,13 +3,6 @@ import { defineConfig } from "vitest/config"
 
 const src = fileURLToPath(new URL("./src", import.meta.url))
 
-/** Tests that start servers, processes or browsers. They watch the time: one file after another, on any number of cores. */
-const outside = [
-  "test/{e2e,leaks,node}/**/*.test.ts",
-  "test/contract/{node,servers,sockets,surface,token-storage}.test.ts",
-  "test/{README,demo,TokenStorage*}.test.ts"
-]
-
 export default defineConfig({
   resolve: {
     alias: [
@@ -27,12 +20,18 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        // under a test clock, which waits more than it works; side by side each of them takes longer
-        test: { name: "inside", include: ["test/**/*.test.ts"], exclude: outside, pool: "threads", testTimeout: 60_000 }
+        // a test clock waits more than it works, so files run side by side and each takes longer
+        test: {
+          name: "unit",
+          include: ["test/{unit,behaviour}/**/*.test.ts"],
+          pool: "threads",
+          testTimeout: 60_000
+        }
       },
       {
         extends: true,
-        test: { name: "outside", include: outside, pool: "forks", sequence: { groupOrder: 1 } }
+        // servers, processes, browsers and runtimes: these tests watch the time, so one file runs after another
+        test: { name: "integration", include: ["test/integration/**/*.test.ts"], pool: "forks" }
       },
       {
         extends: true,

@@ -6,7 +6,7 @@ import { FileSystem, Path } from "@effect/platform"
 import { NodeContext, NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Schema } from "effect"
 import manifest from "../package.json" with { type: "json" }
-import * as Readme from "../test/fixtures/readme.ts"
+import * as Readme from "../test/support/readme.ts"
 
 class Failure extends Schema.TaggedError<Failure>()("Failure", { message: Schema.String }) {}
 

@@ -30,14 +30,14 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { AccessToken } from "./AccessToken.ts"
-import { Answer, withoutToken } from "./internal/answer.ts"
-import { parseChallenges } from "./internal/challenge.ts"
-import { toHttpClientError } from "./internal/httpClientError.ts"
+import { Answer, withoutToken } from "./internal/http/redactedResponse.ts"
+import { parseChallenges } from "./internal/http/challenges.ts"
+import { toHttpClientError } from "./internal/http/httpClientError.ts"
 import { inModule } from "./internal/log.ts"
-import * as Origins from "./internal/origins.ts"
-import * as Refusals from "./internal/refusals.ts"
-import { scrub } from "./internal/scrub.ts"
-import { within } from "./internal/within.ts"
+import * as Origins from "./internal/http/origins.ts"
+import * as Refusals from "./internal/http/rejections.ts"
+import { scrub } from "./internal/endpoint/redact.ts"
+import { hardTimeout } from "./internal/timeout.ts"
 import { type ConfigurationError, isTokenError, type TokenError } from "./TokenError.ts"
 import * as TokenMetrics from "./TokenMetrics.ts"
 import { TokenService } from "./TokenService.ts"
@@ -203,7 +203,7 @@ interface Flavour<E2> {
 
 const typed: Flavour<TokenError | Unauthorized> = {
   fail: Effect.failCause,
-  refuse: ({ response }, error) => Effect.zipRight(letGo(response), Effect.fail(error))
+  refuse: ({ response }, error) => Effect.zipRight(discardBody(response), Effect.fail(error))
 }
 
 const dropIn: Flavour<HttpClientError.HttpClientError> = {
@@ -289,7 +289,7 @@ const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationErr
           return pipe(
             Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
             inModule("AuthorizedHttpClient"),
-            Effect.zipRight(letGo(response)),
+            Effect.zipRight(discardBody(response)),
             Effect.zipRight(attempt(request, origin, fresh, (refused) => {
               outcome = "refused"
               return Effect.zipRight(
@@ -406,12 +406,12 @@ const maxDrained = 64 * 1024
 const drainTimeout = Duration.seconds(1)
 
 /** Gives the connection of an answer back: reads a small rest, cuts a large one off. */
-const letGo = (response: Response): Effect.Effect<void> =>
+const discardBody = (response: Response): Effect.Effect<void> =>
   pipe(
     // the runtime logs the error of a stream that fails, and the request with it
     Stream.catchAllCause(response.stream, () => Stream.empty),
     Stream.runFoldWhile(0, (size) => size <= maxDrained, (size, chunk) => size + chunk.length),
-    within(drainTimeout, () => "slow"),
+    hardTimeout(drainTimeout, () => "slow"),
     Effect.ignore
   )
 

@@ -12,7 +12,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { AccessToken } from "./AccessToken.ts"
 import { digest } from "./internal/digest.ts"
-import { scopes } from "./internal/tokenAnswer.ts"
+import { scopes } from "./internal/endpoint/decodeToken.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
 import type { ConfigurationError, TokenError } from "./TokenError.ts"
 

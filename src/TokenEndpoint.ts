@@ -24,12 +24,12 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type { AccessToken } from "./AccessToken.ts"
 import * as ClientAuthentication from "./ClientAuthentication.ts"
-import { check, endpointUrl, finiteDuration, issue } from "./internal/configuration.ts"
+import { check, endpointUrl, finiteDuration, issue } from "./internal/options.ts"
 import { inModule } from "./internal/log.ts"
-import { scrub, secretValues } from "./internal/scrub.ts"
-import { scopes } from "./internal/tokenAnswer.ts"
-import { decodeResponse, readAnswer } from "./internal/tokenResponse.ts"
-import { within } from "./internal/within.ts"
+import { scrub, secretValues } from "./internal/endpoint/redact.ts"
+import { scopes } from "./internal/endpoint/decodeToken.ts"
+import { decodeResponse, readTokenResponse } from "./internal/endpoint/readTokenResponse.ts"
+import { hardTimeout } from "./internal/timeout.ts"
 import { type ConfigurationError, isTransient, type TokenError, TokenRequestError } from "./TokenError.ts"
 import * as TokenMetrics from "./TokenMetrics.ts"
 
@@ -172,7 +172,7 @@ export const make = (
 
         const sentAt = yield* Clock.currentTimeMillis
         const answer = yield* Effect.mapError(
-          Effect.flatMap(execute(request), readAnswer),
+          Effect.flatMap(execute(request), readTokenResponse),
           (error) =>
             new TokenRequestError({
               reason: "Transport",
@@ -192,7 +192,7 @@ export const make = (
           defaultExpiresIn
         })
       }).pipe(
-        within(timeout, () =>
+        hardTimeout(timeout, () =>
           new TokenRequestError({
             reason: "Timeout",
             endpoint,

@@ -24,10 +24,10 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { AccessToken, decode, encode, isSame, timeToLive } from "./AccessToken.ts"
-import { leaseTerm, makeLeased, makeSections } from "./internal/lease.ts"
-import { plainLease, type PlainStore } from "./internal/leaseRecord.ts"
-import { describe, makeFiles, unless } from "./internal/storageFiles.ts"
-import { makeSeal } from "./internal/storageSeal.ts"
+import { leaseTerm, makeLeased, makeLocalMutex } from "./internal/storage/lease.ts"
+import { plainLease, type PlainStore } from "./internal/storage/leaseRecord.ts"
+import { describe, makeFiles, unless } from "./internal/storage/files.ts"
+import { makeAesGcm } from "./internal/storage/aesGcm.ts"
 import type { ConfigurationError } from "./TokenError.ts"
 
 /**
@@ -181,7 +181,7 @@ export const make = (store: TextStore): Storage => ({
       Effect.flatMap(Option.match({ onNone: () => Effect.void, onSome: (text) => store.remove(key, text) })),
       Effect.mapError(failedAt("remove"))
     ),
-  exclusive: store.lease === undefined ? makeSections() : makeLeased(store.lease)
+  exclusive: store.lease === undefined ? makeLocalMutex() : makeLeased(store.lease)
 })
 
 /**
@@ -200,7 +200,7 @@ export const layerMemory: Layer.Layer<TokenStorage> = Layer.sync(TokenStorage, (
         const found = tokens.get(key)
         if (found !== undefined && isSame(found, token)) tokens.delete(key)
       }),
-    exclusive: makeSections()
+    exclusive: makeLocalMutex()
   }
 })
 
@@ -364,7 +364,7 @@ export const encrypted = <E, R>(
       TokenStorage,
       Effect.gen(function*() {
         const storage = yield* TokenStorage
-        const seal = yield* makeSeal(options.keys)
+        const seal = yield* makeAesGcm(options.keys)
 
         const open = (key: string, sealed: AccessToken) =>
           sealed.type === sealedType
@@ -425,7 +425,7 @@ const sealedType = "A256GCM"
 
 /** Comparing and removing as one step among the fibers of this process, for a store that cannot do it. */
 const comparing = (store: PlainStore): TextStore => {
-  const section = makeSections()
+  const section = makeLocalMutex()
   return {
     get: store.get,
     set: (key, text, ttl) => section(key)(store.set(key, text, ttl)),

@@ -11,7 +11,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Grant } from "../Grant.ts"
-import { decodeAnswer } from "../internal/tokenAnswer.ts"
+import { decodeToken } from "../internal/endpoint/decodeToken.ts"
 import { AuthorizationError } from "../TokenError.ts"
 import type { Browser } from "./Browser.ts"
 import * as SignIn from "./internal/signIn.ts"
@@ -62,6 +62,6 @@ export const make = (options: Options): Grant<Browser> =>
 const decode = (answer: Readonly<Record<string, string | undefined>>, requestedScope: ReadonlyArray<string>) =>
   Effect.flatMap(Clock.currentTimeMillis, (sentAt) =>
     Effect.mapError(
-      decodeAnswer(answer, { sentAt, requestedScope, defaultExpiresIn: Option.none() }),
+      decodeToken(answer, { sentAt, requestedScope, defaultExpiresIn: Option.none() }),
       (issue) => new AuthorizationError({ reason: "Failed", errorDescription: issue })
     ))

@@ -1,0 +1,113 @@
+import { assert, describe, it } from "@effect/vitest"
+import { FastCheck as fc } from "effect"
+import { scrub, secretValues, tokenValues, truncate } from "../../../src/internal/endpoint/redact.ts"
+
+/** The characters of the mark that takes a secret's place are left out: in the mark, a secret made of them is found. */
+const withoutMark = (text: string) => !/[<>redact]/i.test(text)
+const secret = fc.string({ unit: "grapheme", minLength: 4 }).filter(withoutMark)
+const text = fc.string({ unit: "grapheme" }).filter(withoutMark)
+
+const json = (secret: string) => JSON.stringify(secret).slice(1, -1)
+
+/** The writings in which servers echo what they were sent. */
+const writings: ReadonlyArray<readonly [string, (secret: string) => string]> = [
+  ["as it is", (secret) => secret],
+  ["form-encoded", (secret) => new URLSearchParams({ "": secret }).toString().slice(1)],
+  ["percent-encoded", encodeURIComponent],
+  [
+    "percent-encoded in lower case",
+    (secret) => encodeURIComponent(secret).replace(/%../g, (code) => code.toLowerCase())
+  ],
+  ["JSON-escaped", json],
+  ["JSON-escaped with slashes escaped, as PHP does", (secret) => json(secret).replaceAll("/", "\\/")],
+  [
+    "JSON-escaped to ASCII, as Python does",
+    (secret) =>
+      json(secret).replace(/[^\x20-\x7e]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
+  ],
+  ["HTML-escaped", (secret) => secret.replaceAll("&", "&amp;").replaceAll("\"", "&quot;").replaceAll("'", "&#39;")]
+]
+
+describe("scrub", () => {
+  for (const [name, write] of writings) {
+    it.prop(`leaves no secret that a server echoes ${name}`, [
+      fc.array(secret, { minLength: 1, maxLength: 3 }),
+      fc.array(text)
+    ], ([secrets, texts]) => {
+      const echo = texts.map((text, i) => text + write(secrets[i % secrets.length] ?? "")).join("")
+      const scrubbed = scrub(echo, secrets)
+      for (const secret of secrets) {
+        assert.notInclude(scrubbed, secret)
+        assert.notInclude(scrubbed, write(secret))
+      }
+    })
+  }
+
+  it.prop("never throws, whatever the secrets and the text", [
+    fc.string({ unit: "binary" }),
+    fc.array(fc.oneof(fc.string({ unit: "binary" }), fc.constantFrom("\ud800", "a\udc00", "\\", "$&", "(?:", "[")))
+  ], ([text, secrets]) => {
+    assert.isString(scrub(text + secrets.join(), secrets))
+  })
+
+  it.prop("leaves a text without secrets as it is", [fc.string({ unit: "binary" })], ([text]) => {
+    assert.strictEqual(scrub(text, []), text)
+    assert.strictEqual(scrub(text, [""]), text)
+    assert.strictEqual(scrub(text, ["a secret that is nowhere in there"]), text)
+  })
+
+  it("strikes out the longer of two secrets of which one is part of the other", () => {
+    assert.strictEqual(scrub("[abc-long] [abc]", ["abc", "abc-long"]), "[<redacted>] [<redacted>]")
+  })
+
+  it("takes no character of a secret for a pattern", () => {
+    assert.strictEqual(scrub("a.c abc $& (x", ["a.c", "$&", "(x"]), "<redacted> abc <redacted> <redacted>")
+  })
+})
+
+describe("secretValues", () => {
+  it("are those of the parameters that are secrets (RFC 6749, 7521, 7636, 8628, 8693)", () => {
+    const secrets = [
+      "client_secret",
+      "client_assertion",
+      "refresh_token",
+      "assertion",
+      "code",
+      "code_verifier",
+      "device_code",
+      "password",
+      "subject_token",
+      "actor_token"
+    ]
+    const open = ["grant_type", "client_id", "scope", "audience", "resource", "redirect_uri", "username"]
+    assert.deepStrictEqual(
+      secretValues([...open, ...secrets].map((name) => [name, `value of ${name}`])),
+      secrets.map((name) => `value of ${name}`)
+    )
+  })
+})
+
+describe("tokenValues", () => {
+  it("are the tokens that a text names as such, whole or cut", () => {
+    assert.deepStrictEqual(
+      tokenValues(`{"access_token": "abc.def", 'refresh_token': 'ghi', "id_token":"a\\/b\\"c", "state":"open"}`),
+      ["abc.def", "ghi", "a/b\"c"]
+    )
+    assert.deepStrictEqual(tokenValues("access_token=abc&token_type=Bearer&REFRESH_TOKEN=def"), ["abc", "def"])
+    assert.deepStrictEqual(tokenValues("{\"access_token\":\"cut of"), ["cut of"])
+    assert.deepStrictEqual(tokenValues("no access_token here"), [])
+  })
+})
+
+describe("truncate", () => {
+  it.prop("gives the beginning of a text, at most so many bytes of UTF-8, no character cut", [
+    fc.string({ unit: "grapheme" }),
+    fc.nat({ max: 64 })
+  ], ([text, bytes]) => {
+    const cut = truncate(text, bytes)
+    assert.isTrue(text.startsWith(cut))
+    assert.isAtMost(Buffer.byteLength(cut), bytes)
+    const [next] = Array.from(text.slice(cut.length))
+    if (next !== undefined) assert.isAbove(Buffer.byteLength(cut + next), bytes)
+  })
+})
