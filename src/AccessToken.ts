@@ -14,6 +14,8 @@ import * as Schema from "effect/Schema"
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: A) =>
   Schema.propertySignature(schema).pipe(Schema.withConstructorDefault(() => value))
 
+const noExtra = Redacted.make<Readonly<Record<string, unknown>>>({})
+
 /**
  * An access token.
  *
@@ -32,8 +34,26 @@ export class AccessToken extends Schema.Class<AccessToken>("effect-alf/AccessTok
   /** The end of the token's life; none if the authorization server did not say. Defaults to none. */
   expiresAt: withDefault(Schema.OptionFromNullOr(Schema.DateTimeUtcFromNumber), Option.none()),
   /** What the next token can be had for (RFC 6749 §6). Defaults to none. */
-  refreshToken: withDefault(Schema.OptionFromNullOr(Schema.Redacted(Schema.NonEmptyString)), Option.none())
+  refreshToken: withDefault(Schema.OptionFromNullOr(Schema.Redacted(Schema.NonEmptyString)), Option.none()),
+  /** The other members of the response: `id_token`, `instance_url`, … Read one with `extra`. Defaults to none. */
+  extra: withDefault(Schema.Redacted(Schema.Record({ key: Schema.String, value: Schema.Unknown })), noExtra),
+  /**
+   * How many tokens the storage held before it: the order of tokens among all that share it, whatever their clocks say.
+   * Defaults to 0.
+   */
+  generation: withDefault(Schema.NonNegativeInt, 0)
 }) {}
+
+/**
+ * Another member of the token response, by its name.
+ *
+ * @since 0.2.0
+ * @category getters
+ */
+export const extra = (self: AccessToken, name: string): Option.Option<unknown> => {
+  const members = Redacted.value(self.extra)
+  return Object.hasOwn(members, name) ? Option.some(members[name]) : Option.none()
+}
 
 /**
  * Whether two values are the same token: the same secret, issued at the same moment.
@@ -79,9 +99,22 @@ export const timeToLive = (self: AccessToken, now: number): Option.Option<number
     ? Option.none()
     : Option.map(self.expiresAt, (expiresAt) => Math.max(0, DateTime.toEpochMillis(expiresAt) - now))
 
-const Stored = Schema.parseJson(Schema.Struct({ version: Schema.Literal(1), token: AccessToken }))
+const Stored = Schema.parseJson(Schema.Struct({ version: Schema.Literal(2), token: AccessToken }))
 const encodeStored = Schema.encodeSync(Stored)
-const decodeStored = Schema.decodeUnknownOption(Stored)
+
+/** Version 1 had neither `extra` nor `generation`. */
+const Version1 = Schema.transform(
+  Schema.Struct({ version: Schema.Literal(1), token: Schema.Struct(AccessToken.fields).omit("extra", "generation") }),
+  Schema.Struct({ version: Schema.Literal(2), token: Schema.typeSchema(AccessToken) }),
+  {
+    strict: true,
+    decode: ({ token }) => ({ version: 2 as const, token: new AccessToken(token) }),
+    encode: ({ token }) => ({ version: 1 as const, token })
+  }
+)
+const decodeStored = Schema.decodeUnknownOption(
+  Schema.Union(Stored, Schema.compose(Schema.parseJson(), Version1, { strict: false }))
+)
 
 /**
  * The text that a storage keeps. **It holds the secret**: it belongs in a storage, nowhere else.
@@ -89,7 +122,7 @@ const decodeStored = Schema.decodeUnknownOption(Stored)
  * @since 0.1.0
  * @category storage
  */
-export const encode = (self: AccessToken): string => encodeStored({ version: 1, token: self })
+export const encode = (self: AccessToken): string => encodeStored({ version: 2, token: self })
 
 /**
  * A token from the text that a storage kept; none if it was written by another version or by something else.

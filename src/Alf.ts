@@ -14,11 +14,12 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import { AuthorizationServer } from "./AuthorizationServer.ts"
 import * as AuthorizedHttpClient from "./AuthorizedHttpClient.ts"
 import * as Grant from "./Grant.ts"
 import { anyDuration, check } from "./internal/options.ts"
 import * as TokenEndpoint from "./TokenEndpoint.ts"
-import type { ConfigurationError } from "./TokenError.ts"
+import { type ConfigurationError, DiscoveryError } from "./TokenError.ts"
 import * as TokenService from "./TokenService.ts"
 
 /**
@@ -77,10 +78,15 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
     }
 
     const endpoint = yield* TokenEndpoint.make(options)
-    const tokens = yield* Effect.provideService(
-      TokenService.make({ ...options, grant }),
-      TokenEndpoint.TokenEndpoint,
-      endpoint
+    const unsupported = new DiscoveryError({ url: "", reason: "Unsupported", description: "no metadata" })
+    const tokens = yield* TokenService.make({ ...options, grant }).pipe(
+      Effect.provideService(TokenEndpoint.TokenEndpoint, endpoint),
+      Effect.provideService(AuthorizationServer, {
+        identity: endpoint.identity,
+        metadata: Effect.fail(unsupported),
+        request: () =>
+          Effect.fail(unsupported)
+      })
     )
     const clients = yield* Effect.provideService(AuthorizedHttpClient.make(options), TokenService.TokenService, tokens)
     return { ...clients, tokens }

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -44,7 +45,22 @@ export interface ClientAuthentication {
   readonly requiresSecret: boolean
   /** Why this client cannot use the method, if it cannot. */
   readonly issue: (clientId: string) => Option.Option<string>
-  readonly prove: (client: Client) => Proof
+  /** The proof for one attempt; a failure becomes a `TokenRequestError` "Secret". */
+  readonly prove: (client: Client, at: Destination) => Effect.Effect<Proof, unknown>
+}
+
+/**
+ * Where a proof goes to.
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export interface Destination {
+  /** The URL of the endpoint that is called. */
+  readonly endpoint: string
+  readonly tokenEndpoint: string
+  /** The authorization server's issuer identifier, where it is known. */
+  readonly issuer: Option.Option<string>
 }
 
 const secretOf = (client: Client): string =>
@@ -66,7 +82,7 @@ export const basic: ClientAuthentication = {
   method: "client_secret_basic",
   requiresSecret: true,
   issue: () => Option.none(),
-  prove: (client) => basicCredentials(formEncode(client.id), formEncode(secretOf(client)))
+  prove: (client) => Effect.succeed(basicCredentials(formEncode(client.id), formEncode(secretOf(client))))
 }
 
 /**
@@ -84,7 +100,7 @@ export const basicRaw: ClientAuthentication = {
     clientId.includes(":")
       ? Option.some("a client id with a colon cannot be sent by ClientAuthentication.basicRaw; use basic or post")
       : Option.none(),
-  prove: (client) => basicCredentials(client.id, secretOf(client))
+  prove: (client) => Effect.succeed(basicCredentials(client.id, secretOf(client)))
 }
 
 /**
@@ -97,7 +113,7 @@ export const post: ClientAuthentication = {
   method: "client_secret_post",
   requiresSecret: true,
   issue: () => Option.none(),
-  prove: (client) => ({ params: { client_id: client.id, client_secret: secretOf(client) } })
+  prove: (client) => Effect.succeed({ params: { client_id: client.id, client_secret: secretOf(client) } })
 }
 
 /**
@@ -110,5 +126,5 @@ export const none: ClientAuthentication = {
   method: "none",
   requiresSecret: false,
   issue: () => Option.none(),
-  prove: (client) => ({ params: { client_id: client.id } })
+  prove: (client) => Effect.succeed({ params: { client_id: client.id } })
 }

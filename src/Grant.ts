@@ -6,11 +6,13 @@
  * @since 0.1.0
  */
 import * as UrlParams from "@effect/platform/UrlParams"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { AccessToken } from "./AccessToken.ts"
+import type { AuthorizationServer } from "./AuthorizationServer.ts"
 import { digest } from "./internal/digest.ts"
 import { scopes } from "./internal/endpoint/decodeToken.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
@@ -25,10 +27,14 @@ import type { ConfigurationError, TokenError } from "./TokenError.ts"
 export interface Grant<R = never> {
   /** All that tells this grant's tokens from another grant's; part of the storage key. Holds no secret. */
   readonly key: string
+  /** Whether a person has to do something for it. Defaults to false. */
+  readonly signsIn?: boolean | undefined
+  /** What it adds to the deadline of a fetch: how long a person may take. Defaults to nothing. */
+  readonly patience?: Duration.Duration | undefined
   /** Gets a token. `previous` is the last one there was, expired or refused or not. */
   readonly acquire: (
     previous: Option.Option<AccessToken>
-  ) => Effect.Effect<AccessToken, TokenError, TokenEndpoint | R>
+  ) => Effect.Effect<AccessToken, TokenError, AuthorizationServer | TokenEndpoint | R>
   /** Checks the grant's own options; `Alf` runs it when its layer is built. Defaults to no check. */
   readonly validate?: Effect.Effect<void, ConfigurationError> | undefined
 }
@@ -96,6 +102,8 @@ export const refreshToken = <R = never>(
   options: { readonly initial?: Redacted.Redacted | undefined } = {}
 ): Grant<R> => ({
   validate: otherwise.validate,
+  signsIn: otherwise.signsIn,
+  patience: otherwise.patience,
   // two people's first refresh tokens must not share a key, and a key must not hold a secret
   key: JSON.stringify([
     "refresh_token",

@@ -41,7 +41,9 @@ import * as TokenMetrics from "./TokenMetrics.ts"
  */
 export class TokenEndpoint extends Context.Tag("effect-alf/TokenEndpoint")<TokenEndpoint, {
   /** Sends a token request with these form parameters; client authentication is added to them. */
-  readonly request: (params: UrlParams.UrlParams) => Effect.Effect<AccessToken, TokenError>
+  readonly request: (
+    params: UrlParams.UrlParams | Effect.Effect<UrlParams.UrlParams, TokenError>
+  ) => Effect.Effect<AccessToken, TokenError>
   /** Endpoint, client and method of authentication, for the storage key. Holds no secret. */
   readonly identity: string
 }>() {}
@@ -154,7 +156,17 @@ export const make = (
               description: "The client secret was not read"
             })
           ))
-        const proof = authentication.prove({ id: clientId, secret: clientSecret })
+        const at = { endpoint: url.toString(), tokenEndpoint: url.toString(), issuer: Option.none() }
+        const proof = yield* Effect.mapError(
+          authentication.prove({ id: clientId, secret: clientSecret }, at),
+          () =>
+            new TokenRequestError({
+              reason: "Secret",
+              endpoint,
+              attempts,
+              description: "The client could not prove who it is"
+            })
+        )
         const form = UrlParams.appendAll(params, proof.params ?? {})
         const secrets = [
           ...Option.match(clientSecret, { onNone: () => [], onSome: (value) => [Redacted.value(value)] }),
@@ -220,7 +232,13 @@ export const make = (
       request: (params) =>
         Effect.suspend(() => {
           let attempts = 0
-          return Effect.retry(Effect.suspend(() => attempt(params, ++attempts)), schedule)
+          return Effect.retry(
+            Effect.flatMap(
+              Effect.isEffect(params) ? params : Effect.succeed(params),
+              (params) => attempt(params, ++attempts)
+            ),
+            schedule
+          )
         }).pipe(Effect.withSpan("TokenEndpoint.request", { captureStackTrace: false, attributes: { endpoint } }))
     }
   })

@@ -8,6 +8,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
+import { printable } from "./internal/printable.ts"
 
 /**
  * The token endpoint gave no answer.
@@ -31,7 +32,7 @@ export class TokenRequestError extends Schema.TaggedError<TokenRequestError>("ef
   }
 ) {
   override get message(): string {
-    return `${this.description} (${this.reason}, ${this.endpoint}, ${times(this.attempts)})`
+    return printable(`${this.description} (${this.reason}, ${this.endpoint}, ${times(this.attempts)})`)
   }
 }
 
@@ -48,7 +49,7 @@ export class TokenErrorResponse extends Schema.TaggedError<TokenErrorResponse>("
     endpoint: Schema.String,
     /** The HTTP status. */
     status: Schema.Number,
-    /** The error code, as it came: `invalid_client`, `invalid_scope`, …; absent if the answer was no OAuth error. */
+    /** The error code, as it came: `invalid_client`, `invalid_scope`, …; absent if the response was not an OAuth error. */
     error: Schema.optional(Schema.String),
     errorDescription: Schema.optional(Schema.String),
     errorUri: Schema.optional(Schema.String),
@@ -56,18 +57,23 @@ export class TokenErrorResponse extends Schema.TaggedError<TokenErrorResponse>("
     retryAfter: Schema.optional(Schema.DurationFromMillis),
     /** How many attempts were made. */
     attempts: Schema.Number,
-    /** The beginning of the answer's text, at most 4 KiB, with every secret struck out. */
-    body: Schema.String
+    /** The beginning of the response's text, at most 4 KiB, with every secret redacted. */
+    body: Schema.String,
+    /** What to try, if the response suggests something. */
+    hint: Schema.optional(Schema.String)
   }
 ) {
   override get message(): string {
     const what = this.error === undefined
-      ? "no OAuth error"
+      ? this.body.trim() === "" ? "no OAuth error" : `no OAuth error: ${this.body.slice(0, 200)}`
       : this.errorDescription === undefined
       ? this.error
       : `${this.error}: ${this.errorDescription}`
     const wait = this.retryAfter === undefined ? "" : `, retry after ${Duration.format(this.retryAfter)}`
-    return `The token endpoint answered ${this.status}: ${what} (${this.endpoint}, ${times(this.attempts)}${wait})`
+    const hint = this.hint === undefined ? "" : `. ${this.hint}`
+    return printable(
+      `The token endpoint answered ${this.status}: ${what} (${this.endpoint}, ${times(this.attempts)}${wait})${hint}`
+    )
   }
 }
 
@@ -87,16 +93,17 @@ export class InvalidTokenResponse extends Schema.TaggedError<InvalidTokenRespons
   }
 ) {
   override get message(): string {
-    return `The token endpoint's answer cannot be used: ${this.issue} (${this.endpoint})`
+    return printable(`The token endpoint's response cannot be used: ${this.issue} (${this.endpoint})`)
   }
 }
 
 /**
- * An interactive grant ended without a token.
+ * A sign-in ended without a token.
  *
- * - `Denied`: the authorization server said no (RFC 6749 §4.1.2.1); `error` and `errorDescription` are its words
+ * - `AccessDenied`: the person or the authorization server said no (`access_denied`, RFC 6749 §4.1.2.1)
+ * - `ErrorResponse`: the authorization server returned another error; `error` and `errorDescription` are its words
+ * - `IssuerMismatch`: the response names another issuer in `iss` (RFC 9207)
  * - `Timeout`: nobody signed in in time
- * - `StateMismatch`: the answer does not belong to this sign-in
  * - `NoPort`: no port of the range was free for the redirect
  * - `Failed`: anything else
  *
@@ -106,14 +113,50 @@ export class InvalidTokenResponse extends Schema.TaggedError<InvalidTokenRespons
 export class AuthorizationError extends Schema.TaggedError<AuthorizationError>("effect-alf/AuthorizationError")(
   "AuthorizationError",
   {
-    reason: Schema.Literal("Denied", "Timeout", "StateMismatch", "NoPort", "Failed"),
+    reason: Schema.Literal("AccessDenied", "ErrorResponse", "IssuerMismatch", "Timeout", "NoPort", "Failed"),
     error: Schema.optional(Schema.String),
     errorDescription: Schema.optional(Schema.String)
   }
 ) {
   override get message(): string {
     const words = [this.error, this.errorDescription].filter((word) => word !== undefined)
-    return [`The sign-in ended without a token (${this.reason})`, ...words].join(": ")
+    return printable([`The sign-in ended without a token (${this.reason})`, ...words].join(": "))
+  }
+}
+
+/**
+ * The metadata of an authorization server or of a protected resource cannot be used (RFC 8414, RFC 9728).
+ *
+ * - `Transport`: no response, or a certificate that is not trusted
+ * - `NotFound`: none of the well-known URLs has metadata
+ * - `Invalid`: a document that cannot be used, or that names an endpoint that is neither https nor loopback
+ * - `IssuerMismatch`: the document names another issuer than the one that was asked for
+ * - `ResourceMismatch`: the document is about another resource
+ * - `Unsupported`: the server does not offer what is needed
+ *
+ * @since 0.2.0
+ * @category errors
+ */
+export class DiscoveryError extends Schema.TaggedError<DiscoveryError>("effect-alf/DiscoveryError")("DiscoveryError", {
+  /** The URL that was asked, or the issuer, without a query. */
+  url: Schema.String,
+  reason: Schema.Literal("Transport", "NotFound", "Invalid", "IssuerMismatch", "ResourceMismatch", "Unsupported"),
+  description: Schema.String
+}) {
+  override get message(): string {
+    return printable(`${this.description} (${this.reason}, ${this.url})`)
+  }
+}
+
+/**
+ * The layer that the client or the token service came from was closed, so no token can be fetched any more.
+ *
+ * @since 0.2.0
+ * @category errors
+ */
+export class LayerClosed extends Schema.TaggedError<LayerClosed>("effect-alf/LayerClosed")("LayerClosed", {}) {
+  override get message(): string {
+    return "The layer that this client came from is closed: use the client while the layer's scope is open"
   }
 }
 
@@ -123,7 +166,13 @@ export class AuthorizationError extends Schema.TaggedError<AuthorizationError>("
  * @since 0.1.0
  * @category errors
  */
-export type TokenError = TokenRequestError | TokenErrorResponse | InvalidTokenResponse | AuthorizationError
+export type TokenError =
+  | TokenRequestError
+  | TokenErrorResponse
+  | InvalidTokenResponse
+  | AuthorizationError
+  | DiscoveryError
+  | LayerClosed
 
 /**
  * Options that cannot work. Found when a layer is built, before any request.
@@ -150,14 +199,21 @@ export class ConfigurationError extends Schema.TaggedError<ConfigurationError>("
  * @category guards
  */
 export const isTokenError: (u: unknown) => u is TokenError = Schema.is(
-  Schema.Union(TokenRequestError, TokenErrorResponse, InvalidTokenResponse, AuthorizationError)
+  Schema.Union(
+    TokenRequestError,
+    TokenErrorResponse,
+    InvalidTokenResponse,
+    AuthorizationError,
+    DiscoveryError,
+    LayerClosed
+  )
 )
 
 /**
- * Whether another attempt could end otherwise: the rule by which the token endpoint is retried.
+ * Whether another attempt could end differently: the rule by which requests to the token endpoint are retried.
  *
- * True without an answer; for 408, 425, 429 and 5xx whatever the body says; for another 4xx that carries no OAuth
- * `error`; for the codes `temporarily_unavailable` and `server_error`.
+ * True without a response; for the statuses 408, 421, 425, 429 and 5xx; for the codes `temporarily_unavailable` and
+ * `server_error` with status 400. Everything else is permanent.
  *
  * @since 0.1.0
  * @category predicates
@@ -167,18 +223,20 @@ export const isTransient = (error: TokenError): boolean => {
     case "TokenRequestError":
       return true
     case "TokenErrorResponse":
-      return error.status >= 500 || error.status === 408 || error.status === 425 || error.status === 429 ||
-        (error.error === undefined
-          ? error.status >= 400
-          : error.error === "temporarily_unavailable" || error.error === "server_error")
+      return error.status >= 500 || error.status === 408 || error.status === 421 || error.status === 425 ||
+        error.status === 429 ||
+        (error.status === 400 && (error.error === "temporarily_unavailable" || error.error === "server_error"))
+    case "DiscoveryError":
+      return error.reason === "Transport"
     case "InvalidTokenResponse":
     case "AuthorizationError":
+    case "LayerClosed":
       return false
   }
 }
 
 /**
- * Whether the authorization server refused for good: an OAuth error code that another attempt would only repeat, or a
+ * Whether the authorization server refused for good: an error response that another attempt would only repeat, or a
  * sign-in that was denied.
  *
  * @since 0.1.0
@@ -186,7 +244,7 @@ export const isTransient = (error: TokenError): boolean => {
  */
 export const isRefusal = (error: TokenError): boolean =>
   error._tag === "TokenErrorResponse"
-    ? error.error !== undefined && !isTransient(error)
-    : error._tag === "AuthorizationError" && error.reason === "Denied"
+    ? !isTransient(error)
+    : error._tag === "AuthorizationError" && error.reason === "AccessDenied"
 
 const times = (attempts: number): string => attempts === 1 ? "1 attempt" : `${attempts} attempts`

@@ -26,6 +26,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { AccessToken, supersedes, timeToLive } from "./AccessToken.ts"
+import type { AuthorizationServer } from "./AuthorizationServer.ts"
 import type { Grant } from "./Grant.ts"
 import { digest } from "./internal/digest.ts"
 import { degraded, guard } from "./internal/token/guardedStorage.ts"
@@ -108,7 +109,7 @@ type Flight = Deferred.Deferred<AccessToken, TokenError>
  */
 export const make = <R = never>(
   options: Options<R>
-): Effect.Effect<TokenService["Type"], never, TokenEndpoint | R | Scope.Scope> =>
+): Effect.Effect<TokenService["Type"], never, AuthorizationServer | TokenEndpoint | R | Scope.Scope> =>
   Effect.gen(function*() {
     const { grant } = options
     const windows: TokenState.Windows = {
@@ -116,7 +117,7 @@ export const make = <R = never>(
       refreshAhead: Duration.decode(options.refreshAhead ?? "2 minutes"),
       refusalCooldown: Duration.decode(options.refusalCooldown ?? "1 second")
     }
-    const context = yield* Effect.context<TokenEndpoint | R>()
+    const context = yield* Effect.context<AuthorizationServer | TokenEndpoint | R>()
     const scope = yield* Effect.scope
     const clock = yield* Effect.clock
     const storage = yield* TokenStorage
@@ -263,7 +264,9 @@ export const make = <R = never>(
  * @since 0.1.0
  * @category layers
  */
-export const layer = <R = never>(options: Options<R>): Layer.Layer<TokenService, never, TokenEndpoint | R> =>
+export const layer = <R = never>(
+  options: Options<R>
+): Layer.Layer<TokenService, never, AuthorizationServer | TokenEndpoint | R> =>
   Layer.scoped(TokenService, make(options))
 
 /**

@@ -67,6 +67,8 @@ export interface Storage {
    * store cannot answer, the effect runs without it. The holder may die at any moment: the others go on.
    */
   readonly exclusive: (key: string) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Whether tokens outlive the process. Defaults to true. */
+  readonly persistent?: boolean | undefined
 }
 
 /**

@@ -5,6 +5,7 @@
  */
 export * as AccessToken from "./AccessToken.ts"
 export * as Alf from "./Alf.ts"
+export * as AuthorizationServer from "./AuthorizationServer.ts"
 export * as AuthorizedHttpClient from "./AuthorizedHttpClient.ts"
 export * as ClientAuthentication from "./ClientAuthentication.ts"
 export * as Grant from "./Grant.ts"

@@ -59,7 +59,7 @@ describe("TokenError", () => {
 
     expectTypeOf(Effect.catchTag(program, "AuthorizationError", (error) => {
       expectTypeOf(error).toEqualTypeOf<TokenError.AuthorizationError>()
-      expectTypeOf(error.reason).toEqualTypeOf<"Denied" | "Timeout" | "StateMismatch" | "NoPort" | "Failed">()
+      expectTypeOf(error.reason).toEqualTypeOf<"AccessDenied" | "Timeout" | "IssuerMismatch" | "NoPort" | "Failed">()
       expectTypeOf(error.error).toEqualTypeOf<string | undefined>()
       expectTypeOf(error.errorDescription).toEqualTypeOf<string | undefined>()
       return Effect.succeed(1)

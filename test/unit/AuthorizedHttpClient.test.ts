@@ -1260,7 +1260,7 @@ describe("AuthorizedHttpClient", () => {
 
     it.scoped("AuthorizationError: a RequestError, Encode, which nothing retries", () =>
       Effect.gen(function*() {
-        const error = yield* fail(new TokenError.AuthorizationError({ reason: "Denied", error: "access_denied" }))
+        const error = yield* fail(new TokenError.AuthorizationError({ reason: "AccessDenied", error: "access_denied" }))
         assert.isTrue(error._tag === "RequestError" && error.reason === "Encode")
         assert.strictEqual(error.request.url, users)
 

@@ -18,7 +18,7 @@ const response = (status: number, error?: string) =>
 
 const invalid = new TokenError.InvalidTokenResponse({ endpoint, issue: "access_token is missing" })
 const denied = new TokenError.AuthorizationError({
-  reason: "Denied",
+  reason: "AccessDenied",
   error: "access_denied",
   errorDescription: "Mrs Smith said no"
 })
@@ -197,8 +197,8 @@ describe("isRefusal", () => {
 
   it("holds for a sign-in that was denied, and for no other that failed", () => {
     for (const error of [undefined, "access_denied"]) {
-      assert.isTrue(TokenError.isRefusal(new TokenError.AuthorizationError({ reason: "Denied", error })))
-      for (const reason of ["Timeout", "StateMismatch", "NoPort", "Failed"] as const) {
+      assert.isTrue(TokenError.isRefusal(new TokenError.AuthorizationError({ reason: "AccessDenied", error })))
+      for (const reason of ["Timeout", "IssuerMismatch", "NoPort", "Failed"] as const) {
         assert.isFalse(TokenError.isRefusal(new TokenError.AuthorizationError({ reason, error })), reason)
       }
     }

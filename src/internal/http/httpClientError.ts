@@ -39,9 +39,11 @@ export const toHttpClientError = (
       })
     }
     case "AuthorizationError":
+    case "DiscoveryError":
+    case "LayerClosed":
       return new HttpClientError.RequestError({
         request: HttpClientRequest.make(request.method)(withoutQuery(request.url)),
-        reason: "Encode",
+        reason: "Transport",
         cause: error,
         description
       })

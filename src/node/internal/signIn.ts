@@ -218,14 +218,14 @@ const authorizationUrl = (settings: Settings, params: Readonly<Record<string, st
 const refusal = (answer: Answer, issuer: string | undefined): Option.Option<Next> => {
   if (issuer !== undefined && answer["iss"] !== issuer) {
     return Option.some(
-      Effect.fail(new AuthorizationError({ reason: "StateMismatch", errorDescription: "iss names another issuer" }))
+      Effect.fail(new AuthorizationError({ reason: "IssuerMismatch", errorDescription: "iss names another issuer" }))
     )
   }
   const { error, error_description: description } = answer
   return error === undefined || error === "" ? Option.none() : Option.some(
     Effect.fail(
       new AuthorizationError({
-        reason: "Denied",
+        reason: error === "access_denied" ? "AccessDenied" : "ErrorResponse",
         error: printable(error),
         errorDescription: description === undefined ? undefined : printable(description)
       })
@@ -242,7 +242,8 @@ const lastPage = (exit: Exit.Exit<AccessToken, TokenError>): Page.Page => {
   if (error === undefined) return Page.expired
   if (error._tag !== "AuthorizationError") return Page.failed
   switch (error.reason) {
-    case "Denied":
+    case "AccessDenied":
+    case "ErrorResponse":
       return Page.refused([error.error, error.errorDescription].filter((words) => words !== undefined).join(": "))
     case "Timeout":
       return Page.expired

@@ -50,7 +50,7 @@ describe("TestTokenService", () => {
 
   it.effect("fails as it is told", () =>
     Effect.gen(function*() {
-      const fail = new TokenError.AuthorizationError({ reason: "Denied" })
+      const fail = new TokenError.AuthorizationError({ reason: "AccessDenied" })
       const server = serve()
       yield* Effect.gen(function*() {
         const tokens = yield* TokenService.TokenService

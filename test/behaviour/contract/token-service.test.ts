@@ -516,10 +516,10 @@ describe("a grant of one's own", () => {
 
   it.scoped("may fail with any TokenError", () =>
     Effect.gen(function*() {
-      const error = new TokenError.AuthorizationError({ reason: "Denied", error: "access_denied" })
+      const error = new TokenError.AuthorizationError({ reason: "AccessDenied", error: "access_denied" })
       const { tokens, httpClient } = yield* street(serve(), { grant: { key: "no", acquire: () => Effect.fail(error) } })
       const own = yield* Effect.flip(tokens.get)
-      assert.strictEqual(own._tag === "AuthorizationError" ? own.reason : own._tag, "Denied")
+      assert.strictEqual(own._tag === "AuthorizationError" ? own.reason : own._tag, "AccessDenied")
       const failed = yield* Effect.flip(httpClient.get(api))
       assert.strictEqual(failed._tag, "RequestError")
       assert.strictEqual(failed.reason, "Encode")

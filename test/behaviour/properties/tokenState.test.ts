@@ -694,7 +694,7 @@ describe("tokenState", () => {
   })
 
   it("a sign-in that was denied makes a pause, too", () => {
-    const error = Option.some(new TokenError.AuthorizationError({ reason: "Denied", error: "access_denied" }))
+    const error = Option.some(new TokenError.AuthorizationError({ reason: "AccessDenied", error: "access_denied" }))
     const [, asked] = TokenState.ask<number>(TokenState.initial, { _tag: "Needed", flight: 0 }, 0)
     const [, failed] = TokenState.tell(asked, { _tag: "Failed", error }, 0, windowsOf(defaults))
     assert.strictEqual(TokenState.ask(failed, { _tag: "Needed", flight: 1 }, 0)[0]._tag, "Fail")

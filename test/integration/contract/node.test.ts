@@ -78,7 +78,7 @@ describe("AuthorizationCodeGrant", () => {
       const error = yield* Effect.flip(tokenOf(server, AuthorizationCodeGrant.make(options), user.layer))
       assert.strictEqual(error._tag, "AuthorizationError")
       if (error._tag !== "AuthorizationError") return
-      assert.strictEqual(error.reason, "Denied")
+      assert.strictEqual(error.reason, "AccessDenied")
       assert.strictEqual(error.error, "access_denied")
       assert.strictEqual(error.errorDescription, "no thanks")
       assert.strictEqual(server.tokenRequests.length, 0)
@@ -93,7 +93,7 @@ describe("AuthorizationCodeGrant", () => {
       )
       assert.strictEqual(error._tag, "AuthorizationError")
       if (error._tag !== "AuthorizationError") return
-      assert.include(["StateMismatch", "Timeout"], error.reason)
+      assert.include(["IssuerMismatch", "Timeout"], error.reason)
       assert.strictEqual(server.tokenRequests.length, 0)
     }))
 

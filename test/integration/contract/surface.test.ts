@@ -313,7 +313,7 @@ describe("AuthorizedHttpClient", () => {
     expectTypeOf<Effect.Effect.Error<typeof handled>>().toEqualTypeOf<HttpClientError.HttpClientError>()
     expectTypeOf<TokenError.TokenRequestError["reason"]>().toEqualTypeOf<"Transport" | "Timeout" | "Secret">()
     expectTypeOf<TokenError.AuthorizationError["reason"]>().toEqualTypeOf<
-      "Denied" | "Timeout" | "StateMismatch" | "NoPort" | "Failed"
+      "AccessDenied" | "Timeout" | "IssuerMismatch" | "NoPort" | "Failed"
     >()
     expectTypeOf<TokenError.TokenError>().toEqualTypeOf<
       | TokenError.TokenRequestError

@@ -225,9 +225,9 @@ describe("AuthorizationCodeGrant", () => {
   it.effect("with an issuer, an answer of another one ends the sign-in", () =>
     Effect.gen(function*() {
       for (
-        const [iss, reason] of [["https://auth.test", "ok"], ["https://evil.test", "StateMismatch"], [
+        const [iss, reason] of [["https://auth.test", "ok"], ["https://evil.test", "IssuerMismatch"], [
           undefined,
-          "StateMismatch"
+          "IssuerMismatch"
         ]] as const
       ) {
         const { acquire, forms, opened } = yield* setup({ issuer: "https://auth.test" })

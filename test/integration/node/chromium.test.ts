@@ -89,7 +89,11 @@ describe.skipIf(isMissing)("in Chromium", () => {
           assert.strictEqual(page.title, "Sign-in refused")
           assert.include(page.text, "The authorization server did not let you in.")
           assert.include(page.text, "access_denied: End-User aborted interaction")
-          assert.deepStrictEqual(yield* Fiber.join(fiber), ["Denied", "access_denied", "End-User aborted interaction"])
+          assert.deepStrictEqual(yield* Fiber.join(fiber), [
+            "AccessDenied",
+            "access_denied",
+            "End-User aborted interaction"
+          ])
           assert.isFalse(yield* isOpen(port))
         }))
 
@@ -102,7 +106,7 @@ describe.skipIf(isMissing)("in Chromium", () => {
           yield* consent(window)
           const page = yield* outcome(window, "Sign-in failed", "code-failed")
           assert.include(page.text, "the program got no token")
-          assert.deepStrictEqual(yield* Fiber.join(fiber), ["StateMismatch", undefined, "iss names another issuer"])
+          assert.deepStrictEqual(yield* Fiber.join(fiber), ["IssuerMismatch", undefined, "iss names another issuer"])
           assert.deepStrictEqual(server.grants, [])
           assert.isFalse(yield* isOpen(port))
         }))
@@ -237,7 +241,7 @@ describe.skipIf(isMissing)("in Chromium", () => {
           yield* deny(window)
           const page = yield* outcome(window, "Sign-in refused", "implicit-refused")
           assert.include(page.text, "access_denied: <b>Alice</b> said no")
-          assert.deepStrictEqual(yield* Fiber.join(fiber), ["Denied", "access_denied", "<b>Alice</b> said no"])
+          assert.deepStrictEqual(yield* Fiber.join(fiber), ["AccessDenied", "access_denied", "<b>Alice</b> said no"])
           assert.isFalse(yield* isOpen(port))
         }))
 

@@ -243,7 +243,7 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
         const page = yield* flow.answer(url, { error, error_description: "No, not you.", state })
         assert.deepStrictEqual(
           failure(yield* Fiber.await(fiber)),
-          new TokenError.AuthorizationError({ reason: "Denied", error, errorDescription: "No, not you." })
+          new TokenError.AuthorizationError({ reason: "AccessDenied", error, errorDescription: "No, not you." })
         )
         assert.include(page.text, "Sign-in refused")
         assert.include(page.text, `${error}: No, not you.`)
