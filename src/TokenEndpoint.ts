@@ -232,13 +232,11 @@ export const make = (
       request: (params) =>
         Effect.suspend(() => {
           let attempts = 0
-          return Effect.retry(
-            Effect.flatMap(
-              Effect.isEffect(params) ? params : Effect.succeed(params),
-              (params) => attempt(params, ++attempts)
-            ),
-            schedule
+          const once: Effect.Effect<AccessToken, TokenError> = Effect.flatMap(
+            resolveParams(params),
+            (params) => attempt(params, ++attempts)
           )
+          return Effect.retry(once, schedule)
         }).pipe(Effect.withSpan("TokenEndpoint.request", { captureStackTrace: false, attributes: { endpoint } }))
     }
   })
@@ -257,6 +255,10 @@ export const make = (
 export const layer = (
   options: Options
 ): Layer.Layer<TokenEndpoint, ConfigurationError, HttpClient.HttpClient> => Layer.effect(TokenEndpoint, make(options))
+
+const resolveParams = (
+  params: UrlParams.UrlParams | Effect.Effect<UrlParams.UrlParams, TokenError>
+): Effect.Effect<UrlParams.UrlParams, TokenError> => Effect.isEffect(params) ? params : Effect.succeed(params)
 
 const readSecret = (secret: Options["clientSecret"]): Effect.Effect<Option.Option<Redacted.Redacted>, unknown> =>
   secret === undefined
