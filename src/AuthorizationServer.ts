@@ -51,6 +51,11 @@ export interface RequestOptions {
   readonly retry?: false | undefined
   /** `false` leaves the request out of the metrics. Defaults to counting it. */
   readonly count?: false | undefined
+  /**
+   * `true` for what may be used once, such as an authorization code: it is sent again only if the connection was refused,
+   * so that the server cannot have received it. Defaults to false.
+   */
+  readonly once?: boolean | undefined
 }
 
 /**

@@ -42,7 +42,8 @@ import * as TokenMetrics from "./TokenMetrics.ts"
 export class TokenEndpoint extends Context.Tag("effect-alf/TokenEndpoint")<TokenEndpoint, {
   /** Sends a token request with these form parameters; client authentication is added to them. */
   readonly request: (
-    params: UrlParams.UrlParams | Effect.Effect<UrlParams.UrlParams, TokenError>
+    params: UrlParams.UrlParams | Effect.Effect<UrlParams.UrlParams, TokenError>,
+    options?: { readonly once?: boolean | undefined }
   ) => Effect.Effect<AccessToken, TokenError>
   /** Endpoint, client and method of authentication, for the storage key. Holds no secret. */
   readonly identity: string
