@@ -68,13 +68,13 @@ export const isSame = (self: AccessToken, that: AccessToken): boolean =>
   (Redacted.value(self.value) === Redacted.value(that.value) && issued(self) === issued(that))
 
 /**
- * Whether a token is another one than `that`, and not an older one.
+ * Whether a token is another one than `that`, and not an older one: `generation` is the order, whatever the clocks say.
  *
  * @since 0.1.0
  * @category predicates
  */
 export const supersedes = (self: AccessToken, that: AccessToken): boolean =>
-  !isSame(self, that) && issued(self) >= issued(that)
+  !isSame(self, that) && self.generation >= that.generation
 
 const issued = (token: AccessToken): number => DateTime.toEpochMillis(token.issuedAt)
 
@@ -87,9 +87,9 @@ const issued = (token: AccessToken): number => DateTime.toEpochMillis(token.issu
 export const isHeaderSafe = (value: string): boolean => /^[\x21-\x7e]+$/.test(value)
 
 /**
- * How long a store has to keep a token, in milliseconds from `now`; none if for ever.
+ * How long a store must keep the token, in milliseconds from `now`; `None` to keep it indefinitely.
  *
- * A token that comes with a refresh token is kept for ever: the refresh token outlives it.
+ * A token that comes with a refresh token is kept indefinitely: the refresh token outlives it.
  *
  * @since 0.1.0
  * @category storage

@@ -1,49 +1,76 @@
 /**
  * The middleware: an `HttpClient` whose requests carry a valid token (RFC 6750 §2.1), in two flavours.
  *
- * - typed (`AuthorizedHttpClient`, `withToken`): says in its error type that there may be no token, and that a 401 may
- *   survive the replay
+ * - typed (`AuthorizedHttpClient`, `withToken`): its error type says that there may be no token, that a 401 may survive the
+ *   replay, and that a scope may be missing
  * - drop-in (`layerHttpClient`): an `HttpClient` like any other; a 401 that survives is a response
  *
  * On a 401 the token is refreshed and the request is sent again, exactly once. A token goes to the listed origins only.
  *
  * @since 0.1.0
  */
-import type * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
-import * as HttpClientError from "@effect/platform/HttpClientError"
-import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as DateTime from "effect/DateTime"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import { dual, pipe } from "effect/Function"
-import { globalValue } from "effect/GlobalValue"
+import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as Metric from "effect/Metric"
-import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
-import type { AccessToken } from "./AccessToken.ts"
-import { Answer, withoutToken } from "./internal/http/redactedResponse.ts"
-import { parseChallenges } from "./internal/http/challenges.ts"
+import { challengesOf, requiredScope } from "./internal/http/challenges.ts"
+import { discardBody, markReplayable } from "./internal/http/body.ts"
 import { toHttpClientError } from "./internal/http/httpClientError.ts"
-import { inModule } from "./internal/log.ts"
-import * as Origins from "./internal/http/origins.ts"
-import * as Refusals from "./internal/http/rejections.ts"
-import { scrub } from "./internal/endpoint/redact.ts"
-import { hardTimeout } from "./internal/timeout.ts"
+import { type Flavour, makeMiddleware } from "./internal/http/middleware.ts"
+import { withoutQuery } from "./internal/http/origins.ts"
+import type { DPoP, HeaderOptions } from "./internal/http/presentation.ts"
+import { printable } from "./internal/printable.ts"
 import { type ConfigurationError, isTokenError, type TokenError } from "./TokenError.ts"
-import * as TokenMetrics from "./TokenMetrics.ts"
 import { TokenService } from "./TokenService.ts"
 
+export type {
+  /**
+   * How the header that carries the token is written.
+   *
+   * @since 0.2.0
+   * @category models
+   */
+  HeaderOptions
+}
+
+export {
+  /**
+   * A `fetch` over the client of the context, for libraries that take one.
+   *
+   * **Details**
+   *
+   * Method, headers, body, `signal` and `redirect` mean what they mean to fetch; an abort interrupts the request. A failure
+   * rejects with a `TypeError` whose `cause` is the typed error.
+   *
+   * @example
+   * ```ts
+   * import { AuthorizedHttpClient } from "effect-alf"
+   * import { Effect } from "effect"
+   *
+   * export const program = Effect.gen(function*() {
+   *   const fetch = yield* AuthorizedHttpClient.toFetch
+   *   return yield* Effect.promise(() => fetch("https://api.example.com/reports"))
+   * })
+   * ```
+   *
+   * @since 0.2.0
+   * @category conversions
+   */
+  toFetch
+} from "./internal/http/toFetch.ts"
+
+const Challenges = Schema.Array(
+  Schema.Struct({ scheme: Schema.String, params: Schema.Record({ key: Schema.String, value: Schema.String }) })
+)
+
 /**
- * The API answered 401, to the replay too or to a request that could not be sent again (RFC 6750 §3.1).
+ * The API rejected the token: that of the replay too, or that of a request that could not be sent again (RFC 6750 §3.1).
  *
  * @since 0.1.0
  * @category errors
@@ -52,31 +79,89 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>("effect-alf/U
   method: Schema.String,
   /** The URL without its query. */
   url: Schema.String,
-  status: Schema.Literal(401),
+  /** 401, or what `isRejected` says. */
+  status: Schema.Number,
   /** What the API wants, from `WWW-Authenticate` (RFC 9110 §11.6.1): schemes, and parameters by lower-case name. */
-  challenges: Schema.Array(
-    Schema.Struct({ scheme: Schema.String, params: Schema.Record({ key: Schema.String, value: Schema.String }) })
-  )
+  challenges: Challenges
 }) {
   override get message(): string {
     const why = this.challenges
       .map(({ params }) => params["error_description"] ?? params["error"])
       .filter((text) => text !== undefined)
-    return [`${this.method} ${this.url} was answered with 401`, ...why].join(": ")
+    return printable([`${this.method} ${this.url} was answered with ${this.status}`, ...why].join(": "))
   }
 }
 
 /**
- * The typed client. Beside the errors of any `HttpClient`, a request can fail with a `TokenError` (there is no token,
- * and the request was not sent) or with `Unauthorized` (the API refused the new token too).
+ * The token was accepted, but it has not the scope that the request needs: 403 with `error="insufficient_scope"` (RFC 6750
+ * §3.1). The drop-in client returns the response instead.
+ *
+ * @since 0.2.0
+ * @category errors
+ */
+export class InsufficientScope
+  extends Schema.TaggedError<InsufficientScope>("effect-alf/InsufficientScope")("InsufficientScope", {
+    method: Schema.String,
+    /** The URL without its query. */
+    url: Schema.String,
+    /** The scopes that the API asks for; empty if it does not say. */
+    required: Schema.Array(Schema.String),
+    /** The scopes of the token that was sent. */
+    granted: Schema.Array(Schema.String),
+    challenges: Challenges
+  })
+{
+  override get message(): string {
+    const needed = this.required.length === 0 ? "more scope" : `the scope ${this.required.join(" ")}`
+    return printable(
+      `${this.method} ${this.url} needs ${needed}, and the token has ${this.granted.join(" ") || "none"}`
+    )
+  }
+}
+
+/**
+ * What the typed client fails with.
+ *
+ * @since 0.2.0
+ * @category errors
+ */
+export type ClientError = HttpClientError.HttpClientError | TokenError | Unauthorized | InsufficientScope
+
+/**
+ * The type of the typed client, for tags of one's own.
+ *
+ * @example
+ * ```ts
+ * import type { AuthorizedHttpClient } from "effect-alf"
+ * import { Context } from "effect"
+ *
+ * export class Billing extends Context.Tag("Billing")<Billing, AuthorizedHttpClient.Client>() {}
+ * ```
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export type Client = HttpClient.HttpClient.With<ClientError>
+
+/**
+ * The typed client. Beside the errors of any `HttpClient`, a request can fail with a `TokenError` (there is no token, and
+ * the request was not sent), with `Unauthorized` (the API rejected the new token too) or with `InsufficientScope`.
  *
  * @since 0.1.0
  * @category tags
  */
 export class AuthorizedHttpClient extends Context.Tag("effect-alf/AuthorizedHttpClient")<
   AuthorizedHttpClient,
-  HttpClient.HttpClient.With<HttpClientError.HttpClientError | TokenError | Unauthorized>
+  Client
 >() {}
+
+/**
+ * Whether a response says that the token was rejected.
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export type IsRejected = (response: HttpClientResponse.HttpClientResponse) => boolean
 
 /**
  * @since 0.1.0
@@ -88,30 +173,45 @@ export interface Options {
    * untouched. `"any"` is every https or loopback URL.
    */
   readonly origins: ReadonlyArray<string | URL> | "any"
+  /** How the header that carries the token is written. Defaults to `Authorization: Bearer …`. */
+  readonly header?: HeaderOptions | undefined
+  /** Whether a response says that the token was rejected. Defaults to the status 401. */
+  readonly isRejected?: IsRejected | undefined
+  /** The key that tokens are bound to, from `effect-alf/DPoP` (RFC 9449). Defaults to none. */
+  readonly dpop?: Effect.Effect<DPoP, ConfigurationError> | undefined
 }
 
 /**
- * Both clients, over one memory of what the API refused.
+ * Both clients, over one memory of what the API rejected.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const make = (options: Options): Effect.Effect<
-  { readonly httpClient: HttpClient.HttpClient; readonly authorizedHttpClient: AuthorizedHttpClient["Type"] },
+  { readonly httpClient: HttpClient.HttpClient; readonly authorizedHttpClient: Client },
   ConfigurationError,
   HttpClient.HttpClient | TokenService
 > =>
-  Effect.zipWith(HttpClient.HttpClient, middleware(options), (client, authorize) => ({
-    httpClient: authorize(client, dropIn),
-    authorizedHttpClient: authorize(client, typed)
-  }))
+  Effect.gen(function*() {
+    const client = yield* HttpClient.HttpClient
+    const authorize = yield* makeMiddleware(options, yield* TokenService)
+    return { httpClient: authorize(client, dropIn), authorizedHttpClient: authorize(client, typed) }
+  })
 
 /**
- * Puts the token on the requests of a client.
+ * Puts the token on the requests of a client. Origins that cannot be used are a `ConfigurationError`.
  *
- * **Gotchas**
+ * @example
+ * ```ts
+ * import { HttpClient } from "@effect/platform"
+ * import { AuthorizedHttpClient } from "effect-alf"
+ * import { Effect } from "effect"
  *
- * Origins that are no URLs are a defect here; `Alf.layer` reports them as `ConfigurationError`.
+ * export const client = Effect.flatMap(
+ *   HttpClient.HttpClient,
+ *   AuthorizedHttpClient.withToken({ origins: ["https://api.example.com"] })
+ * )
+ * ```
  *
  * @since 0.1.0
  * @category combinators
@@ -120,31 +220,30 @@ export const withToken: {
   (options: Options): <E, R>(
     client: HttpClient.HttpClient.With<E, R>
   ) => Effect.Effect<
-    HttpClient.HttpClient.With<E | HttpClientError.RequestError | TokenError | Unauthorized, R>,
-    never,
+    HttpClient.HttpClient.With<E | HttpClientError.RequestError | TokenError | Unauthorized | InsufficientScope, R>,
+    ConfigurationError,
     TokenService
   >
   <E, R>(client: HttpClient.HttpClient.With<E, R>, options: Options): Effect.Effect<
-    HttpClient.HttpClient.With<E | HttpClientError.RequestError | TokenError | Unauthorized, R>,
-    never,
+    HttpClient.HttpClient.With<E | HttpClientError.RequestError | TokenError | Unauthorized | InsufficientScope, R>,
+    ConfigurationError,
     TokenService
   >
 } = dual(2, <E, R>(client: HttpClient.HttpClient.With<E, R>, options: Options) =>
-  pipe(
-    middleware(options),
-    Effect.map((authorize) => authorize(client, typed)),
-    Effect.catchAll(Effect.die)
+  Effect.map(
+    Effect.flatMap(TokenService, (tokens) => makeMiddleware(options, tokens)),
+    (authorize) => authorize(client, typed)
   ))
 
 /**
- * The typed client as a layer. Origins that are no URLs are a defect, as for `withToken`.
+ * The typed client as a layer.
  *
  * @since 0.1.0
  * @category layers
  */
 export const layer = (
   options: Options
-): Layer.Layer<AuthorizedHttpClient, never, HttpClient.HttpClient | TokenService> =>
+): Layer.Layer<AuthorizedHttpClient, ConfigurationError, HttpClient.HttpClient | TokenService> =>
   Layer.effect(
     AuthorizedHttpClient,
     Effect.flatMap(HttpClient.HttpClient, withToken(options))
@@ -152,19 +251,15 @@ export const layer = (
 
 /**
  * The drop-in client as a layer: an `HttpClient` takes the place of another. A `TokenError` becomes an
- * `HttpClientError` whose `cause` it is; a 401 that survives the replay is a response. Origins that are no URLs are a
- * defect, as for `withToken`.
+ * `HttpClientError` whose `cause` it is; a 401 that survives the replay is a response.
  *
  * @since 0.1.0
  * @category layers
  */
 export const layerHttpClient = (
   options: Options
-): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient | TokenService> =>
-  Layer.effect(
-    HttpClient.HttpClient,
-    pipe(make(options), Effect.map(({ httpClient }) => httpClient), Effect.catchAll(Effect.die))
-  )
+): Layer.Layer<HttpClient.HttpClient, ConfigurationError, HttpClient.HttpClient | TokenService> =>
+  Layer.effect(HttpClient.HttpClient, Effect.map(make(options), ({ httpClient }) => httpClient))
 
 /**
  * Marks a request whose body is a `Stream` (or another body that is read once) that can be run again: after a 401 it is
@@ -174,252 +269,48 @@ export const layerHttpClient = (
  * @category combinators
  */
 export const replayable = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest => {
-  replayableBodies.add(request.body)
+  markReplayable(request.body)
   return request
 }
 
-const replayableBodies = globalValue(
-  "effect-alf/AuthorizedHttpClient/replayable",
-  () => new WeakSet<HttpBody.HttpBody>()
-)
-
-type Response = HttpClientResponse.HttpClientResponse
-type Request = HttpClientRequest.HttpClientRequest
-
-/** A 401, and the request and token that it answers. */
-interface Refused<E, R> {
-  readonly request: Request
-  readonly token: AccessToken
-  readonly response: Response
-  /** The 401 as the client below gave it: a response, or the error of a client under `filterStatusOk`. */
-  readonly answer: Effect.Effect<Response, E, R>
-}
-
-/** How a flavour says that there is no token, and that a 401 is final. */
-interface Flavour<E2> {
-  readonly fail: <E>(cause: Cause.Cause<E | TokenError>, request: Request) => Effect.Effect<never, E | E2>
-  readonly refuse: <E, R>(refused: Refused<E, R>, error: Unauthorized) => Effect.Effect<Response, E | E2, R>
-}
-
-const typed: Flavour<TokenError | Unauthorized> = {
+const typed: Flavour<TokenError | Unauthorized | InsufficientScope> = {
   fail: Effect.failCause,
-  refuse: ({ response }, error) => Effect.zipRight(discardBody(response), Effect.fail(error))
+  reject: ({ request, response, secrets }) =>
+    Effect.zipRight(
+      discardBody(response),
+      Effect.suspend(() =>
+        Effect.fail(
+          new Unauthorized({
+            method: request.method,
+            url: withoutQuery(request.url),
+            status: response.status,
+            challenges: challengesOf(response, secrets())
+          })
+        )
+      )
+    ),
+  forbid: (forbidden) => {
+    const { request, response, secrets, token } = forbidden
+    const challenges = challengesOf(response, secrets())
+    const required = requiredScope(challenges)
+    return required === undefined ? forbidden.result : Effect.zipRight(
+      discardBody(response),
+      Effect.fail(
+        new InsufficientScope({
+          method: request.method,
+          url: withoutQuery(request.url),
+          required,
+          granted: token.scope,
+          challenges
+        })
+      )
+    )
+  }
 }
 
 const dropIn: Flavour<HttpClientError.HttpClientError> = {
   fail: (cause, request) =>
     Effect.failCause(Cause.map(cause, (error) => isTokenError(error) ? toHttpClientError(error, request) : error)),
-  refuse: ({ answer }) => answer
+  reject: ({ result }) => result,
+  forbid: ({ result }) => result
 }
-
-type Authorize = <E, R, E2>(
-  client: HttpClient.HttpClient.With<E, R>,
-  flavour: Flavour<E2>
-) => HttpClient.HttpClient.With<E | E2 | HttpClientError.RequestError, R>
-
-const middleware = (options: Options): Effect.Effect<Authorize, ConfigurationError, TokenService> =>
-  Effect.gen(function*() {
-    const tokens = yield* TokenService
-    const originOf = yield* Origins.originOf(options.origins)
-    const withBearer = bearer()
-    const refusals = new Map<string, Refusals.Refusal>()
-
-    /** Notes what an origin did. */
-    const note = (
-      origin: string,
-      change: (before: Refusals.Refusal | undefined, now: number) => Refusals.Refusal | undefined
-    ) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
-        const refusal = change(refusals.get(origin), now)
-        if (refusal === undefined) refusals.delete(origin)
-        else refusals.set(origin, refusal)
-      })
-    const noteRefused = (origin: string, token: AccessToken) =>
-      note(origin, (before, now) => Refusals.refused(before, token, now))
-    const noteFetched = (origin: string, token: AccessToken) =>
-      note(origin, (before, now) => Refusals.fetched(before, token, now))
-    const noteAccepted = (origin: string) => note(origin, Refusals.accepted)
-
-    return <E, R, E2>(client: HttpClient.HttpClient.With<E, R>, flavour: Flavour<E2>) => {
-      type Sent = Effect.Effect<Response, E | E2, R>
-
-      /**
-       * Gets a token and sends the request once. It is wrapped around `execute`: what the client below does to a request,
-       * it does to each one that is sent.
-       */
-      const attempt = (
-        request: Request,
-        origin: string,
-        token: Effect.Effect<AccessToken, TokenError>,
-        onRefused: (refused: Refused<E | E2, R>) => Sent
-      ): Sent => {
-        let sent: AccessToken | undefined
-        return Effect.matchCauseEffect(
-          Effect.flatMap(token, (token) => {
-            sent = token
-            return client.execute(withBearer(request, token))
-          }),
-          {
-            onSuccess: (response): Sent => {
-              const answer = Effect.succeed(new Answer(response))
-              if (response.status === 401 && sent !== undefined) {
-                return onRefused({ request, token: sent, response, answer })
-              }
-              return refusals.size > 0 && response.status < 500 ? Effect.zipRight(noteAccepted(origin), answer) : answer
-            },
-            onFailure: (cause): Sent => {
-              const answer = flavour.fail(Cause.map(cause, withoutToken), request)
-              const response = responseIn(cause)
-              if (response === undefined || sent === undefined) return answer
-              if (response.status === 401) return onRefused({ request, token: sent, response, answer })
-              return response.status < 500 ? Effect.zipRight(noteAccepted(origin), answer) : answer
-            }
-          }
-        )
-      }
-
-      /** The 401's body is let go of, the token is refreshed, the request is sent again: once. */
-      const replay = (origin: string, { request, response, token }: Refused<E | E2, R>): Sent =>
-        Effect.suspend(() => {
-          let outcome: "unsent" | "refused" | "answered" = "unsent"
-          const fresh = Effect.tap(tokens.refresh(token), () =>
-            Effect.sync(() => {
-              outcome = "answered"
-            }))
-          return pipe(
-            Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
-            inModule("AuthorizedHttpClient"),
-            Effect.zipRight(discardBody(response)),
-            Effect.zipRight(attempt(request, origin, fresh, (refused) => {
-              outcome = "refused"
-              return Effect.zipRight(
-                noteRefused(origin, refused.token),
-                flavour.refuse(refused, toUnauthorized(refused))
-              )
-            })),
-            Effect.onExit((exit) =>
-              outcome === "unsent"
-                ? Effect.void
-                : Metric.increment(Metric.tagged(
-                  TokenMetrics.replays,
-                  "outcome",
-                  outcome === "refused" ? outcome : Exit.isSuccess(exit) ? "accepted" : "failed"
-                ))
-            ),
-            Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
-          )
-        })
-
-      /** Without a replay the caller is answered at once; the token is renewed for the next request. */
-      const renew = (origin: string, { token }: Refused<E | E2, R>, now: number) =>
-        pipe(
-          tokens.refresh(token),
-          // one that was there already may have been accepted before
-          Effect.flatMap((fresh) =>
-            DateTime.toEpochMillis(fresh.issuedAt) >= now ? noteFetched(origin, fresh) : Effect.void
-          ),
-          Effect.ignore,
-          Effect.forkDaemon,
-          // lets the refresh begin, so that the refused token is not handed out again
-          Effect.zipRight(Effect.yieldNow())
-        )
-
-      const recover = (origin: string, refused: Refused<E | E2, R>, error: Unauthorized): Sent =>
-        Effect.flatMap(Clock.currentTimeMillis, (now) => {
-          const refusal = refusals.get(origin)
-          if (Refusals.isPaused(refusal, now)) return flavour.refuse(refused, error)
-          if (Refusals.isUntried(refusal, refused.token)) {
-            return Effect.zipRight(noteRefused(origin, refused.token), flavour.refuse(refused, error))
-          }
-          if (isReplayable(refused.request.body)) return replay(origin, refused)
-          return Refusals.isFresh(refusal, now)
-            ? flavour.refuse(refused, error)
-            : Effect.zipRight(renew(origin, refused, now), flavour.refuse(refused, error))
-        })
-
-      return HttpClient.makeWith(
-        Effect.flatMap((request: Request): Effect.Effect<Response, E | E2 | HttpClientError.RequestError, R> => {
-          const origin = originOf(request.url)
-          if (origin === "other") return client.execute(request)
-          if (origin === "relative") return Effect.fail(relativeUrl(request))
-          return attempt(
-            request,
-            origin,
-            tokens.get,
-            (refused) =>
-              Effect.catchTag(
-                Effect.fail(toUnauthorized(refused)),
-                "Unauthorized",
-                (error) => recover(origin, refused, error)
-              )
-          )
-        }),
-        Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
-      )
-    }
-  })
-
-/** Sets the header. Its text is made once per token. */
-const bearer = () => {
-  let current: AccessToken | undefined
-  let text = ""
-  return (request: Request, token: AccessToken): Request => {
-    if (token !== current) {
-      current = token
-      text = `${token.type} ${Redacted.value(token.value)}`
-    }
-    return HttpClientRequest.setHeader(request, "authorization", text)
-  }
-}
-
-/** The answer in the error of a client that turns statuses into errors; not that of a token endpoint. */
-const responseIn = (cause: Cause.Cause<unknown>): Response | undefined => {
-  const error = Option.getOrUndefined(Cause.failureOption(cause))
-  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode" &&
-      !isTokenError(error.cause)
-    ? error.response
-    : undefined
-}
-
-const toUnauthorized = (refused: Refused<unknown, unknown>): Unauthorized =>
-  new Unauthorized({
-    method: refused.request.method,
-    url: Origins.withoutQuery(refused.request.url),
-    status: 401,
-    challenges: parseChallenges(
-      scrub(refused.response.headers["www-authenticate"] ?? "", [Redacted.value(refused.token.value)])
-    )
-  })
-
-const relativeUrl = (request: Request): HttpClientError.RequestError =>
-  new HttpClientError.RequestError({
-    request,
-    reason: "InvalidUrl",
-    description: "the URL is relative where the token is put on: set the base URL above the authorized client, " +
-      "with HttpClient.mapRequest(HttpClientRequest.prependUrl(…))"
-  })
-
-/** No more of a refused answer is read than this, in bytes, … */
-const maxDrained = 64 * 1024
-
-/** … and not for longer than this. */
-const drainTimeout = Duration.seconds(1)
-
-/** Gives the connection of an answer back: reads a small rest, cuts a large one off. */
-const discardBody = (response: Response): Effect.Effect<void> =>
-  pipe(
-    // the runtime logs the error of a stream that fails, and the request with it
-    Stream.catchAllCause(response.stream, () => Stream.empty),
-    Stream.runFoldWhile(0, (size) => size <= maxDrained, (size, chunk) => size + chunk.length),
-    hardTimeout(drainTimeout, () => "slow"),
-    Effect.ignore
-  )
-
-/** Whether a body is sent again byte for byte. */
-const isReplayable = (body: HttpBody.HttpBody): boolean =>
-  (body._tag !== "Stream" && (body._tag !== "Raw" || isValue(body.body))) || replayableBodies.has(body)
-
-/** Whether a raw body is a value, and not something that is read once. */
-const isValue = (body: unknown): boolean =>
-  body === null || body === undefined || typeof body === "string" || body instanceof ArrayBuffer ||
-  ArrayBuffer.isView(body) || body instanceof Blob || body instanceof FormData || body instanceof URLSearchParams

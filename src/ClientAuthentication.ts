@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import type { ConfigurationError } from "./TokenError.ts"
 
 /**
  * Who the client is.
@@ -47,6 +48,10 @@ export interface ClientAuthentication {
   readonly issue: (clientId: string) => Option.Option<string>
   /** The proof for one attempt; a failure becomes a `TokenRequestError` "Secret". */
   readonly prove: (client: Client, at: Destination) => Effect.Effect<Proof, unknown>
+  /** What to do where the issuer is not known, if the method needs it. Defaults to nothing. */
+  readonly issueWithoutIssuer?: string | undefined
+  /** Checks the method's own options when a layer is built. Defaults to no check. */
+  readonly validate?: Effect.Effect<void, ConfigurationError> | undefined
 }
 
 /**
@@ -124,6 +129,60 @@ export const post: ClientAuthentication = {
  */
 export const none: ClientAuthentication = {
   method: "none",
+  requiresSecret: false,
+  issue: () => Option.none(),
+  prove: (client) => Effect.succeed({ params: { client_id: client.id } })
+}
+
+/**
+ * A signed assertion from elsewhere (RFC 7523 §2.2): a file that Kubernetes swaps, the token service of GitHub Actions, a
+ * SPIFFE agent. It is read for every attempt. For assertions that the client signs itself there is
+ * `effect-alf/ClientAssertion`.
+ *
+ * @example
+ * ```ts
+ * import { FileSystem } from "@effect/platform"
+ * import { ClientAuthentication } from "effect-alf"
+ * import { Effect, Redacted } from "effect"
+ *
+ * export const make = Effect.map(FileSystem.FileSystem, (fs) =>
+ *   ClientAuthentication.assertion(
+ *     Effect.map(fs.readFileString("/var/run/secrets/tokens/client"), (text) => Redacted.make(text.trim()))
+ *   ))
+ * ```
+ *
+ * @since 0.2.0
+ * @category methods
+ */
+export const assertion = (
+  read: Effect.Effect<Redacted.Redacted, unknown>,
+  options: {
+    /** The `client_assertion_type`. Defaults to `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`. */
+    readonly type?: string | undefined
+  } = {}
+): ClientAuthentication => ({
+  method: "assertion",
+  requiresSecret: false,
+  issue: () => Option.none(),
+  prove: (client) =>
+    Effect.map(read, (value) => ({
+      params: {
+        client_id: client.id,
+        client_assertion_type: options.type ?? "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        client_assertion: Redacted.value(value)
+      }
+    }))
+})
+
+/**
+ * A client certificate (RFC 8705 §2): the form names the client id only, and the certificate belongs to the `HttpClient`
+ * below. The endpoints of `mtls_endpoint_aliases` are used where the metadata lists them.
+ *
+ * @since 0.2.0
+ * @category methods
+ */
+export const tls: ClientAuthentication = {
+  method: "tls_client_auth",
   requiresSecret: false,
   issue: () => Option.none(),
   prove: (client) => Effect.succeed({ params: { client_id: client.id } })

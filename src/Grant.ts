@@ -1,7 +1,7 @@
 /**
- * What is asked of the token endpoint (RFC 6749 §1.3): an Effect that ends in an `AccessToken`.
+ * How a token is fetched (RFC 6749 §1.3): an Effect that ends in an `AccessToken`.
  *
- * A grant knows nothing of caching: it is run when a token is needed, and gets the last token there was.
+ * A grant knows nothing of caching: it runs when a token is needed, and gets the last token there was.
  *
  * @since 0.1.0
  */
@@ -11,15 +11,24 @@ import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import { AccessToken } from "./AccessToken.ts"
-import type { AuthorizationServer } from "./AuthorizationServer.ts"
+import { AccessToken, isSame } from "./AccessToken.ts"
+import { AuthorizationServer, type Metadata } from "./AuthorizationServer.ts"
 import { digest } from "./internal/digest.ts"
-import { scopes } from "./internal/endpoint/decodeToken.ts"
+import { inModule } from "./internal/log.ts"
+import { check } from "./internal/options.ts"
+import { list, scopes } from "./internal/scope.ts"
+import { Flight } from "./internal/token/flight.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
-import type { ConfigurationError, TokenError } from "./TokenError.ts"
+import {
+  type ConfigurationError,
+  isTransient,
+  type TokenError,
+  type TokenErrorResponse,
+  TokenRequestError
+} from "./TokenError.ts"
 
 /**
- * A way to get a token. `R` is what it needs beside the token endpoint.
+ * A way to fetch a token. `R` is what it needs beside the authorization server.
  *
  * @since 0.1.0
  * @category models
@@ -31,16 +40,42 @@ export interface Grant<R = never> {
   readonly signsIn?: boolean | undefined
   /** What it adds to the deadline of a fetch: how long a person may take. Defaults to nothing. */
   readonly patience?: Duration.Duration | undefined
-  /** Gets a token. `previous` is the last one there was, expired or refused or not. */
+  /** Fetches a token. `previous` is the last one there was, expired or rejected or not. */
   readonly acquire: (
     previous: Option.Option<AccessToken>
   ) => Effect.Effect<AccessToken, TokenError, AuthorizationServer | TokenEndpoint | R>
   /** Checks the grant's own options; `Alf` runs it when its layer is built. Defaults to no check. */
   readonly validate?: Effect.Effect<void, ConfigurationError> | undefined
+  /** How the grant describes itself when a client is registered for it (RFC 7591 §2). Defaults to nothing. */
+  readonly registration?: Registration | undefined
+  /** The same grant for another scope and resource, for `ProtectedResource`. A grant without it keeps its own. */
+  readonly narrow?: ((target: Target) => Grant<R>) | undefined
 }
 
 /**
- * What a client-credentials grant asks for.
+ * @since 0.2.0
+ * @category models
+ */
+export interface Registration {
+  /** `grant_types`. */
+  readonly grantTypes: ReadonlyArray<string>
+  /** `redirect_uris`; empty for grants without a browser. */
+  readonly redirectUris: ReadonlyArray<string>
+}
+
+/**
+ * What a token is for.
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export interface Target {
+  readonly scope: ReadonlyArray<string>
+  readonly resource: string
+}
+
+/**
+ * What a token request may ask for.
  *
  * @since 0.1.0
  * @category models
@@ -52,89 +87,480 @@ export interface ClientCredentialsOptions {
   readonly audience?: string | undefined
   /** The resources that the token is for (RFC 8707). Defaults to none. */
   readonly resource?: string | ReadonlyArray<string> | undefined
-  /** Further form parameters. Defaults to none. */
+  /** Further parameters. Defaults to none. */
   readonly params?: Readonly<Record<string, string>> | undefined
+}
+
+interface Asked extends Omit<ClientCredentialsOptions, "params"> {
+  readonly params?: Readonly<Record<string, string | Redacted.Redacted>> | undefined
 }
 
 /**
  * The client's own credentials (RFC 6749 §4.4).
  *
+ * @example
+ * ```ts
+ * import { Grant } from "effect-alf"
+ *
+ * export const grant = Grant.clientCredentials({ scope: ["read", "write"], audience: "https://api.example.com" })
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */
 export const clientCredentials = (options: ClientCredentialsOptions = {}): Grant => {
-  const scope = list(options.scope).flatMap(scopes)
-  const resource = list(options.resource)
-  const further = Object.entries(options.params ?? {})
-  const params = UrlParams.fromInput([
-    ["grant_type", "client_credentials"],
-    ...(scope.length === 0 ? [] : [["scope", scope.join(" ")] as const]),
-    ["audience", options.audience],
-    ...resource.map((uri) => ["resource", uri] as const),
-    ...further
-  ])
+  const params = toParams("client_credentials", options)
   return {
-    key: JSON.stringify([
-      "client_credentials",
-      [...new Set(scope)].sort(),
-      options.audience ?? null,
-      [...new Set(resource)].sort(),
-      further.sort(([a], [b]) => a < b ? -1 : 1)
-    ]),
-    acquire: () => Effect.flatMap(TokenEndpoint, (endpoint) => endpoint.request(params))
+    key: keyOf("client_credentials", options),
+    acquire: () => request(params),
+    validate: validate(options),
+    registration: { grantTypes: ["client_credentials"], redirectUris: [] },
+    narrow: ({ resource, scope }) => clientCredentials({ ...options, scope, resource })
   }
 }
 
 /**
- * The refresh token of the token before (RFC 6749 §6), and `otherwise` where there is none or it is no longer good
- * (`invalid_grant`).
+ * Any other grant type, for example Zoom's `account_credentials`.
  *
  * **Details**
  *
- * `initial` is a refresh token that was got elsewhere; it is used as long as there is no token yet. A refresh token
- * that the server does not replace stays in use, and so do the scopes.
+ * A parameter that is `Redacted` is sent as it is and never shown; only its digest is part of the key. `key` replaces the
+ * key that is made of all options.
+ *
+ * @example
+ * ```ts
+ * import { Grant } from "effect-alf"
+ *
+ * export const grant = Grant.make({ grantType: "account_credentials", params: { account_id: "account" } })
+ * ```
+ *
+ * @since 0.2.0
+ * @category constructors
+ */
+export const make = (options: {
+  /** The `grant_type`. */
+  readonly grantType: string
+  readonly params?: Readonly<Record<string, string | Redacted.Redacted>> | undefined
+  readonly scope?: string | ReadonlyArray<string> | undefined
+  readonly audience?: string | undefined
+  readonly resource?: string | ReadonlyArray<string> | undefined
+  readonly key?: string | undefined
+}): Grant => {
+  const params = toParams(options.grantType, options)
+  return {
+    key: options.key === undefined ? keyOf(options.grantType, options) : JSON.stringify(["make", options.key]),
+    acquire: () => request(params),
+    validate: Effect.zipRight(
+      check(options.grantType !== "", () => "grantType is empty: write the grant_type that the server expects"),
+      validate(options)
+    ),
+    registration: { grantTypes: [options.grantType], redirectUris: [] },
+    narrow: ({ resource, scope }) => make({ ...options, scope, resource })
+  }
+}
+
+/**
+ * What goes along with each refresh (RFC 6749 §6).
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export interface RefreshOptions {
+  /** The scope of each refresh, which some servers need. Defaults to none: that of the grant before. */
+  readonly scope?: string | ReadonlyArray<string> | undefined
+  /** The resources of each refresh (RFC 8707). Defaults to none. */
+  readonly resource?: string | ReadonlyArray<string> | undefined
+  /** Further parameters of each refresh. Defaults to none. */
+  readonly params?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * The refresh token of the token before (RFC 6749 §6), and `otherwise` where there is none or the server refuses it.
+ *
+ * **Details**
+ *
+ * `initial` is a refresh token from elsewhere; it is used as long as there is no token yet. What a response leaves out (the
+ * refresh token, the scope, other members) is kept from the token before.
+ *
+ * A refusal is any permanent error response but `invalid_client`, since servers have many words for a refresh token that is
+ * no longer good. Before `otherwise` runs, the storage is read again: if another process has renewed the token already, its
+ * token is used, or its refresh token is tried once. If `otherwise` fails too, its error is the result.
+ *
+ * @example
+ * ```ts
+ * import { Grant } from "effect-alf"
+ * import { Redacted } from "effect"
+ *
+ * export const grant = Grant.refreshToken(Grant.clientCredentials(), { initial: Redacted.make("refresh-token") })
+ * ```
  *
  * @since 0.1.0
  * @category constructors
  */
 export const refreshToken = <R = never>(
   otherwise: Grant<R>,
-  options: { readonly initial?: Redacted.Redacted | undefined } = {}
-): Grant<R> => ({
-  validate: otherwise.validate,
-  signsIn: otherwise.signsIn,
-  patience: otherwise.patience,
-  // two people's first refresh tokens must not share a key, and a key must not hold a secret
-  key: JSON.stringify([
-    "refresh_token",
-    otherwise.key,
-    options.initial === undefined ? null : digest(Redacted.value(options.initial))
-  ]),
-  acquire: (previous) => {
-    const secret = Option.match(previous, {
-      onNone: () => Option.fromNullable(options.initial),
-      onSome: (token) => token.refreshToken
-    })
-    if (Option.isNone(secret)) return otherwise.acquire(previous)
-    return pipe(
-      Effect.flatMap(TokenEndpoint, (endpoint) =>
-        endpoint.request(
-          UrlParams.fromInput({ grant_type: "refresh_token", refresh_token: Redacted.value(secret.value) })
-        )),
-      Effect.map((token) =>
-        new AccessToken({
-          ...token,
-          refreshToken: Option.orElse(token.refreshToken, () => secret),
-          scope: token.scope.length > 0 || Option.isNone(previous) ? token.scope : previous.value.scope
-        })
-      ),
-      Effect.catchTag(
-        "TokenErrorResponse",
-        (error) => error.error === "invalid_grant" ? otherwise.acquire(Option.none()) : Effect.fail(error)
+  options: RefreshOptions & { readonly initial?: Redacted.Redacted | undefined } = {}
+): Grant<R> => {
+  const refresh = refreshWith(options)
+  const { narrow } = otherwise
+  return {
+    ...otherwise,
+    // two people's first refresh tokens must not share a key, and a key must not hold a secret
+    key: JSON.stringify([
+      "refresh_token",
+      otherwise.key,
+      options.initial === undefined ? null : digest(Redacted.value(options.initial)),
+      ...refreshKey(options)
+    ]),
+    validate: Effect.zipRight(validate(options, refreshReserved), otherwise.validate ?? Effect.void),
+    narrow: narrow === undefined
+      ? undefined
+      : (target) => refreshToken(narrow(target), { ...options, scope: undefined, resource: target.resource }),
+    acquire: (previous) => {
+      const spent = secretOf(previous, options.initial)
+      return Option.isNone(spent) ? otherwise.acquire(previous) : pipe(
+        refresh(previous, spent.value),
+        Effect.catchIf(
+          isRefused,
+          (refusal) =>
+            Effect.flatMap(another(refresh, spent.value, previous), (found) =>
+              Option.isSome(found)
+                ? Effect.succeed(found.value)
+                : Effect.zipRight(
+                  inModule("Grant")(Effect.logDebug("the refresh token was refused", { error: refusal.error })),
+                  otherwise.acquire(Option.none())
+                ))
+        )
       )
-    )
+    }
   }
+}
+
+/**
+ * A refresh token from elsewhere, with nothing to fall back on: the server's refusal is the error (RFC 6749 §6).
+ *
+ * @example
+ * ```ts
+ * import { Grant } from "effect-alf"
+ * import { Redacted } from "effect"
+ *
+ * export const grant = Grant.refreshTokenOnly({ initial: Redacted.make("refresh-token") })
+ * ```
+ *
+ * @since 0.2.0
+ * @category constructors
+ */
+export const refreshTokenOnly = (
+  options: RefreshOptions & { readonly initial: Redacted.Redacted }
+): Grant => {
+  const refresh = refreshWith(options)
+  return {
+    key: JSON.stringify(["refresh_token_only", digest(Redacted.value(options.initial)), ...refreshKey(options)]),
+    validate: validate(options, refreshReserved),
+    registration: { grantTypes: ["refresh_token"], redirectUris: [] },
+    acquire: (previous) => {
+      const spent = Option.getOrElse(secretOf(previous, options.initial), () => options.initial)
+      return pipe(
+        refresh(previous, spent),
+        Effect.catchIf(
+          isRefused,
+          (refusal) =>
+            Effect.flatMap(
+              another(refresh, spent, previous),
+              (found) => Option.isSome(found) ? Effect.succeed(found.value) : Effect.fail(refusal)
+            )
+        )
+      )
+    }
+  }
+}
+
+/**
+ * Where an assertion goes to.
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export interface AssertionTarget {
+  readonly issuer: Option.Option<string>
+  readonly tokenEndpoint: string
+  readonly resource: Option.Option<string>
+}
+
+/**
+ * An assertion about somebody (RFC 7523 §2.1), made anew for every attempt.
+ *
+ * @example
+ * ```ts
+ * import { Grant } from "effect-alf"
+ * import { Effect, Redacted } from "effect"
+ *
+ * export const grant = Grant.jwtBearer({
+ *   key: "user@example.com",
+ *   assertion: Effect.sync(() => Redacted.make("signed-assertion"))
+ * })
+ * ```
+ *
+ * @since 0.2.0
+ * @category constructors
+ */
+export const jwtBearer = (options: {
+  /** The assertion, as an Effect or made for its target. If it fails, the result is a `TokenRequestError` "Secret". */
+  readonly assertion:
+    | Effect.Effect<Redacted.Redacted, unknown>
+    | ((at: AssertionTarget) => Effect.Effect<Redacted.Redacted, unknown>)
+  readonly scope?: string | ReadonlyArray<string> | undefined
+  /** The resource that the token is for (RFC 8707). Defaults to none. */
+  readonly resource?: string | undefined
+  readonly params?: Readonly<Record<string, string>> | undefined
+  /** Whom the assertion is about: what tells these tokens from others in a storage. Holds no secret. */
+  readonly key: string
+}): Grant => {
+  const grantType = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+  const params = toParams(grantType, options)
+  const { assertion } = options
+  return {
+    key: JSON.stringify(["jwt_bearer", digest(options.key), keyOf(grantType, options)]),
+    validate: Effect.zipRight(checkKey(options.key), validate(options, ["assertion"])),
+    registration: { grantTypes: [grantType], redirectUris: [] },
+    narrow: ({ resource, scope }) => jwtBearer({ ...options, scope, resource }),
+    acquire: () =>
+      request(Effect.flatMap(
+        AuthorizationServer,
+        (server) =>
+          Effect.flatMap(server.metadata, (metadata) =>
+            Effect.map(
+              readSecret(
+                "The assertion could not be made",
+                metadata.tokenEndpoint,
+                Effect.isEffect(assertion)
+                  ? assertion
+                  : Effect.suspend(() => assertion(targetOf(metadata, options.resource)))
+              ),
+              (value) => UrlParams.append(params, "assertion", value)
+            ))
+      ))
+  }
+}
+
+/**
+ * Exchanges a token for another one (RFC 8693): for the token of a service further down, or to act for somebody.
+ *
+ * **Details**
+ *
+ * Subject and actor token are read for every attempt. `key` tells subjects apart in a shared storage: only its digest is
+ * kept. The `issued_token_type` of the response is in `AccessToken.extra`.
+ *
+ * @example
+ * ```ts
+ * import { Grant } from "effect-alf"
+ * import { Effect, Redacted } from "effect"
+ *
+ * export const grant = Grant.tokenExchange({
+ *   key: "user-42",
+ *   subjectToken: Effect.succeed(Redacted.make("the-caller's-token")),
+ *   audience: "https://downstream.example.com"
+ * })
+ * ```
+ *
+ * @since 0.2.0
+ * @category constructors
+ */
+export const tokenExchange = (options: {
+  readonly subjectToken: Effect.Effect<Redacted.Redacted, unknown>
+  /** Defaults to `urn:ietf:params:oauth:token-type:access_token`. */
+  readonly subjectTokenType?: string | undefined
+  readonly actorToken?: Effect.Effect<Redacted.Redacted, unknown> | undefined
+  /** Defaults to `urn:ietf:params:oauth:token-type:access_token`. */
+  readonly actorTokenType?: string | undefined
+  readonly requestedTokenType?: string | undefined
+  readonly audience?: string | undefined
+  readonly resource?: string | ReadonlyArray<string> | undefined
+  readonly scope?: string | ReadonlyArray<string> | undefined
+  /** Whose token is exchanged. Holds no secret. */
+  readonly key: string
+}): Grant => {
+  const grantType = "urn:ietf:params:oauth:grant-type:token-exchange"
+  const { actorToken, subjectToken } = options
+  const types = [
+    ["subject_token_type", options.subjectTokenType ?? accessTokenType],
+    ["actor_token_type", actorToken === undefined ? undefined : options.actorTokenType ?? accessTokenType],
+    ["requested_token_type", options.requestedTokenType]
+  ] as const
+  const params = UrlParams.appendAll(toParams(grantType, options), types)
+  return {
+    key: JSON.stringify([
+      "token_exchange",
+      digest(options.key),
+      types.map(([_, type]) => type ?? null),
+      keyOf(grantType, options)
+    ]),
+    validate: checkKey(options.key),
+    registration: { grantTypes: [grantType], redirectUris: [] },
+    narrow: ({ resource, scope }) => tokenExchange({ ...options, scope, resource }),
+    acquire: () =>
+      request(Effect.flatMap(TokenEndpoint, () =>
+        Effect.zipWith(
+          readSecret("The subject token could not be read", "the token endpoint", subjectToken),
+          actorToken === undefined
+            ? Effect.succeed(undefined)
+            : readSecret("The actor token could not be read", "the token endpoint", actorToken),
+          (subject, actor) => UrlParams.appendAll(params, [["subject_token", subject], ["actor_token", actor]])
+        )))
+  }
+}
+
+const accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
+
+const request = <R>(
+  params: UrlParams.UrlParams | Effect.Effect<UrlParams.UrlParams, TokenError, R>
+): Effect.Effect<AccessToken, TokenError, TokenEndpoint | R> =>
+  Effect.flatMap(TokenEndpoint, (endpoint) =>
+    Effect.isEffect(params)
+      ? Effect.flatMap(Effect.context<R>(), (context) => endpoint.request(Effect.provide(params, context)))
+      : endpoint.request(params))
+
+const targetOf = ({ issuer, tokenEndpoint }: Metadata, resource: string | undefined): AssertionTarget => ({
+  issuer: issuer === "" ? Option.none() : Option.some(issuer),
+  tokenEndpoint,
+  resource: Option.fromNullable(resource)
 })
 
-const list = (input: string | ReadonlyArray<string> | undefined): ReadonlyArray<string> =>
-  input === undefined ? [] : typeof input === "string" ? [input] : input
+/** The failure of an Effect of the user's own is not shown: it may name the secret. */
+const readSecret = (description: string, endpoint: string, read: Effect.Effect<Redacted.Redacted, unknown>) =>
+  Effect.catchAllCause(
+    Effect.map(read, Redacted.value),
+    () => Effect.fail(new TokenRequestError({ reason: "Secret", endpoint, attempts: 1, description }))
+  )
+
+type Refresh = (
+  previous: Option.Option<AccessToken>,
+  secret: Redacted.Redacted
+) => Effect.Effect<AccessToken, TokenError, TokenEndpoint>
+
+/** Sends a refresh token. What the response leaves out is kept from the token before. */
+const refreshWith = (options: RefreshOptions): Refresh => {
+  const params = toParams("refresh_token", options)
+  const asked = list(options.scope).flatMap(scopes)
+  return (previous, secret) =>
+    Effect.gen(function*() {
+      const endpoint = yield* TokenEndpoint
+      const { spend } = yield* Flight
+      const token = yield* spend(endpoint.request(UrlParams.append(params, "refresh_token", Redacted.value(secret))))
+      const before = Option.getOrUndefined(previous)
+      // a server may have granted less before than is asked for now (RFC 6749 §6)
+      const isNamed = token.scope.length > 0 && (asked.length === 0 || !isEqual(token.scope, asked))
+      return new AccessToken({
+        ...token,
+        refreshToken: Option.orElse(token.refreshToken, () => Option.some(secret)),
+        scope: isNamed || before === undefined || before.scope.length === 0 ? token.scope : before.scope,
+        extra: before === undefined
+          ? token.extra
+          : Redacted.make({ ...Redacted.value(before.extra), ...Redacted.value(token.extra) })
+      })
+    })
+}
+
+const isEqual = (a: ReadonlyArray<string>, b: ReadonlyArray<string>): boolean =>
+  a.length === b.length && a.every((scope, i) => scope === b[i])
+
+/** The refresh token to use: that of the last token, or the first one. */
+const secretOf = (
+  previous: Option.Option<AccessToken>,
+  initial: Redacted.Redacted | undefined
+): Option.Option<Redacted.Redacted> =>
+  Option.match(previous, {
+    onNone: () => Option.fromNullable(initial),
+    onSome: ({ refreshToken }) => refreshToken
+  })
+
+/** Whether a refresh token is no longer good. A client that is not known says nothing about it. */
+const isRefused = (error: TokenError): error is TokenErrorResponse =>
+  error._tag === "TokenErrorResponse" && !isTransient(error) && error.error !== "invalid_client"
+
+/** What another process has got meanwhile: its token, or a token for its refresh token, which is tried once. */
+const another = (
+  refresh: Refresh,
+  spent: Redacted.Redacted,
+  previous: Option.Option<AccessToken>
+): Effect.Effect<Option.Option<AccessToken>, TokenError, TokenEndpoint> =>
+  Effect.gen(function*() {
+    const stored = yield* (yield* Flight).stored
+    if (Option.isNone(stored) || Option.exists(previous, (token) => isSame(token, stored.value))) return Option.none()
+    const { refreshToken } = stored.value
+    if (Option.isNone(refreshToken) || Redacted.value(refreshToken.value) === Redacted.value(spent)) {
+      return Option.none()
+    }
+    if (yield* isGood(stored.value)) return stored
+    return yield* pipe(
+      Effect.asSome(refresh(stored, refreshToken.value)),
+      Effect.catchIf(isRefused, () => Effect.succeedNone)
+    )
+  })
+
+const isGood = ({ expiresAt }: AccessToken): Effect.Effect<boolean> =>
+  Effect.map(
+    Effect.clockWith((clock) => clock.currentTimeMillis),
+    (now) => Option.match(expiresAt, { onNone: () => true, onSome: ({ epochMillis }) => now < epochMillis })
+  )
+
+const toParams = (grantType: string, { audience, params = {}, resource, scope }: Asked): UrlParams.UrlParams => {
+  const asked = list(scope).flatMap(scopes)
+  return UrlParams.fromInput([
+    ["grant_type", grantType],
+    ...(asked.length === 0 ? [] : [["scope", asked.join(" ")] as const]),
+    ["audience", audience],
+    ...list(resource).map((uri) => ["resource", uri] as const),
+    ...Object.entries(params).map(([name, value]) =>
+      [name, Redacted.isRedacted(value) ? Redacted.value(value) : value] as const
+    )
+  ])
+}
+
+/** All options in an order of their own; of a secret only its digest. */
+const keyOf = (grantType: string, { audience, params = {}, resource, scope }: Asked): string =>
+  JSON.stringify([
+    grantType,
+    [...new Set(list(scope).flatMap(scopes))].sort(),
+    audience ?? null,
+    [...new Set(list(resource))].sort(),
+    Object.entries(params)
+      .map(([name, value]) => [name, Redacted.isRedacted(value) ? digest(Redacted.value(value)) : value])
+      .sort(([a = ""], [b = ""]) => a < b ? -1 : 1)
+  ])
+
+const refreshKey = (options: RefreshOptions): ReadonlyArray<string> =>
+  options.scope === undefined && options.resource === undefined && options.params === undefined
+    ? []
+    : [keyOf("refresh_token", options)]
+
+/** Parameters that the library sets, and the options to use. */
+const reserved: Readonly<Record<string, string>> = {
+  grant_type: "Use the grant option",
+  client_id: "Use the clientId option",
+  client_secret: "Use the clientSecret option",
+  client_assertion: "Use the clientAuthentication option"
+}
+
+const refreshReserved: ReadonlyArray<string> = ["refresh_token"]
+
+const validate = (
+  options: Asked,
+  further: ReadonlyArray<string> = []
+): Effect.Effect<void, ConfigurationError> =>
+  Effect.gen(function*() {
+    const { params = {} } = options
+    for (const [name, instead] of Object.entries(reserved)) {
+      yield* check(!Object.hasOwn(params, name), () => `params.${name} is set by the library. ${instead}`)
+    }
+    for (const name of further) {
+      yield* check(!Object.hasOwn(params, name), () => `params.${name} is set by the library. Leave it out`)
+    }
+    for (const name of ["scope", "audience"] as const) {
+      yield* check(options[name] === undefined || !Object.hasOwn(params, name), () =>
+        `params.${name} is given beside ${name}: give one of the two (RFC 6749 §3.2)`)
+    }
+  })
+
+const checkKey = (key: string): Effect.Effect<void, ConfigurationError> =>
+  check(key !== "", () => "key is empty: write whose tokens these are")

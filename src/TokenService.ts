@@ -1,9 +1,9 @@
 /**
- * Keeps one token valid (RFC 6749 §1.4): whoever asks gets a token that is good now.
+ * Keeps one token valid (RFC 6749 §1.4): each caller gets a token that is valid now.
  *
- * The state is held in a `Ref` and moved by the pure function of `internal/tokenState.ts`; this module runs what that
- * function decides. However many callers need a token at once, one fetch is under way. Its fiber belongs to the scope of
- * the layer, so a caller that is interrupted only leaves.
+ * The state is held in a `Ref` and moved by the pure functions of `internal/token/state.ts`; this module runs what they
+ * decide. However many callers need a token at once, one fetch is under way. Interrupting a caller does not cancel it: it
+ * belongs to the scope of the layer.
  *
  * @since 0.1.0
  */
@@ -14,6 +14,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { pipe } from "effect/Function"
 import * as Layer from "effect/Layer"
@@ -22,20 +23,25 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
-import * as Schedule from "effect/Schedule"
+import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
-import { AccessToken, supersedes, timeToLive } from "./AccessToken.ts"
-import type { AuthorizationServer } from "./AuthorizationServer.ts"
+import { AccessToken, isHeaderSafe } from "./AccessToken.ts"
+import { AuthorizationServer } from "./AuthorizationServer.ts"
 import type { Grant } from "./Grant.ts"
 import { digest } from "./internal/digest.ts"
-import { degraded, guard } from "./internal/token/guardedStorage.ts"
 import { inModule } from "./internal/log.ts"
+import { anyDuration, finiteDuration, issue } from "./internal/options.ts"
+import { Flight } from "./internal/token/flight.ts"
+import { guard, type GuardedStorage } from "./internal/token/guardedStorage.ts"
+import { revokeTokens } from "./internal/token/revoke.ts"
+import { fetchShared } from "./internal/token/sharedFetch.ts"
 import * as TokenState from "./internal/token/state.ts"
+import { hardTimeout } from "./internal/timeout.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
-import type { TokenError } from "./TokenError.ts"
+import { type ConfigurationError, LayerClosed, type TokenError } from "./TokenError.ts"
 import * as TokenMetrics from "./TokenMetrics.ts"
-import { TokenStorage, TokenStorageError } from "./TokenStorage.ts"
+import { TokenStorage } from "./TokenStorage.ts"
 
 /**
  * The token that a program uses.
@@ -46,10 +52,21 @@ import { TokenStorage, TokenStorageError } from "./TokenStorage.ts"
 export class TokenService extends Context.Tag("effect-alf/TokenService")<TokenService, {
   /** A token that is valid now. Nothing is fetched while the current one is. */
   readonly get: Effect.Effect<AccessToken, TokenError>
-  /** Another token than `rejected`. Nothing is fetched if it has been replaced already. */
+  /**
+   * Another token than `rejected`. Nothing is fetched if it has been replaced already. A token that was renewed less than
+   * 10 seconds ago may be replaced by the one before it, since an API may not know the new one yet.
+   */
   readonly refresh: (rejected: AccessToken) => Effect.Effect<AccessToken, TokenError>
   /** Forgets the token, here and in the storage. A fetch that is under way serves those who wait for it. */
   readonly invalidate: Effect.Effect<void>
+  /**
+   * Revokes the refresh token and the access token at the authorization server (RFC 7009), those that are held here and
+   * those that are stored, and forgets them. Both are forgotten even if the server cannot be reached; that error is the
+   * result then. Without a revocation endpoint nothing is forgotten, and it fails with a `DiscoveryError` "Unsupported".
+   */
+  readonly revoke: Effect.Effect<void, TokenError>
+  /** Notes that an API has rejected this token too, without asking for another one. Test doubles may leave it out. */
+  readonly reject?: (token: AccessToken) => Effect.Effect<void>
 }>() {}
 
 /**
@@ -77,188 +94,272 @@ export interface WindowOptions {
 }
 
 /**
- * @since 0.1.0
+ * @since 0.2.0
  * @category models
  */
-export interface Options<R = never> extends WindowOptions {
-  /** How a token is got. */
-  readonly grant: Grant<R>
+export interface SettingsOptions extends WindowOptions {
+  /**
+   * What else tells this client's tokens apart in a shared storage, for example a tenant that a header of a client below
+   * names. Part of the storage key. Defaults to nothing.
+   */
+  readonly storageKey?: string | undefined
+  /**
+   * How long a fetch may take before a caller starts a new one. The time that a person may take to sign in is added.
+   * Defaults to what the retry options allow; to 1 minute for a service that is built without them.
+   */
+  readonly flightTimeout?: Duration.DurationInput | undefined
 }
 
 /**
- * How often, and how long, one who waits for another process looks at the storage; pauses of whole milliseconds. By
- * default no token request takes so long: who has waited for it fetches without the section.
+ * @since 0.1.0
+ * @category models
  */
-const polling = pipe(
-  Schedule.exponential("50 millis", 1.5),
-  Schedule.either(Schedule.spaced("1 second")),
-  Schedule.jittered,
-  Schedule.modifyDelay((_, pause) => Duration.millis(Math.ceil(Duration.toMillis(pause)))),
-  Schedule.upTo("1 minute")
-)
+export interface Options<R = never> extends SettingsOptions {
+  /** How a token is fetched. */
+  readonly grant: Grant<R>
+  /**
+   * The timeout of one token request. When the layer is closed, a request that spends a refresh token or a code is awaited
+   * this long, at most 5 seconds. Defaults to 10 seconds.
+   */
+  readonly tokenTimeout?: Duration.DurationInput | undefined
+}
 
-const tooLong = new TokenStorageError({ operation: "exclusive", description: "not entered within 1 minute" })
+type Handle = Deferred.Deferred<AccessToken, TokenError>
 
-type GuardedStorage = ReturnType<typeof guard>
+type TokenFlight = TokenState.Flight<Handle>
 
-type Flight = Deferred.Deferred<AccessToken, TokenError>
+/** A flight under way. */
+interface Running {
+  readonly fiber: Fiber.RuntimeFiber<unknown>
+  readonly handle: Handle
+  /** Whether it has sent what can be spent only once. */
+  isSpending: boolean
+}
+
+/** A token request that spends something is not awaited for longer than this at the end. */
+const longestFarewell = Duration.seconds(5)
 
 /**
  * @since 0.1.0
  * @category constructors
  */
-export const make = <R = never>(
-  options: Options<R>
-): Effect.Effect<TokenService["Type"], never, AuthorizationServer | TokenEndpoint | R | Scope.Scope> =>
+export const make = <R = never>(options: Options<R>): Effect.Effect<
+  TokenService["Type"],
+  ConfigurationError,
+  AuthorizationServer | TokenEndpoint | R | Scope.Scope
+> =>
   Effect.gen(function*() {
     const { grant } = options
-    const windows: TokenState.Windows = {
-      expiryLeeway: Duration.decode(options.expiryLeeway ?? "10 seconds"),
-      refreshAhead: Duration.decode(options.refreshAhead ?? "2 minutes"),
-      refusalCooldown: Duration.decode(options.refusalCooldown ?? "1 second")
-    }
-    const context = yield* Effect.context<AuthorizationServer | TokenEndpoint | R>()
-    const scope = yield* Effect.scope
+    const windows = yield* decodeWindows(options)
+    const farewell = Duration.min(
+      yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? "10 seconds"),
+      longestFarewell
+    )
+    const runtime = withoutSpan(yield* Effect.runtime<AuthorizationServer | TokenEndpoint | R>())
     const clock = yield* Effect.clock
+    const now = () => clock.unsafeCurrentTimeMillis()
     const storage = yield* TokenStorage
-    const endpoint = yield* TokenEndpoint
-    const key = `effect-alf:1:${digest(JSON.stringify([endpoint.identity, grant.key]))}`
-    const state = yield* Ref.make<TokenState.State<Flight>>(TokenState.initial)
+    const { identity } = yield* TokenEndpoint
+    const key = storageKey(identity, grant.key, options.storageKey)
+    const state = yield* Ref.make<TokenState.State<Handle>>(TokenState.initial)
     const current = Ref.get(state)
+    const running = new Set<Running>()
+
+    const tell = (news: TokenState.News<Handle>): Effect.Effect<boolean> =>
+      Ref.modify(state, (before) => TokenState.tell(before, news, now(), windows))
 
     /** Asks the state machine and does what it says. Only the waiting can be interrupted. */
-    const ask = (question: (flight: Flight) => TokenState.Question<Flight>): Effect.Effect<AccessToken, TokenError> =>
+    const ask = (question: (flight: Handle) => TokenState.Question<Handle>): Effect.Effect<AccessToken, TokenError> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(
           Ref.modify(
             state,
-            (before) =>
-              TokenState.ask(before, question(Deferred.unsafeMake(FiberId.none)), clock.unsafeCurrentTimeMillis())
+            (before) => TokenState.ask(before, question(Deferred.unsafeMake(FiberId.none)), now(), windows)
           ),
-          (answer): Effect.Effect<AccessToken, TokenError> => {
-            switch (answer._tag) {
+          (decision): Effect.Effect<AccessToken, TokenError> => {
+            switch (decision._tag) {
               case "Use":
-                return answer.held.ready
+                return decision.held.ready
               case "Renew":
-                return Effect.zipRight(launch(answer.flight), answer.held.ready)
+                return Effect.zipRight(launch(decision.flight), decision.held.ready)
               case "Start":
-                return Effect.zipRight(launch(answer.flight), restore(Deferred.await(answer.flight.handle)))
+                return Effect.zipRight(
+                  launch(decision.flight),
+                  restore(awaitFlight(decision.flight, decision.flight.deadline, question))
+                )
               case "Join":
-                return restore(Deferred.await(answer.flight.handle))
-              case "Queue":
-                return restore(Effect.zipRight(Effect.exit(Deferred.await(answer.flight.handle)), ask(question)))
+                return restore(awaitFlight(decision.flight, decision.until, question))
               case "Fail":
-                return Effect.fail(answer.error)
+                return Effect.fail(decision.error)
             }
           }
         )
       )
 
-    const tell = (news: TokenState.News): Effect.Effect<boolean> =>
-      Ref.modify(state, (before) => TokenState.tell(before, news, clock.unsafeCurrentTimeMillis(), windows))
-
-    /** Runs a flight in the layer's scope. It starts uninterruptible, so that it always lands. */
-    const launch = ({ handle, reason }: TokenState.Flight<Flight>) =>
-      pipe(
-        Effect.exit(Effect.interruptible(acquire(reason))),
-        Effect.flatMap((exit) => Effect.zipRight(land(exit), Deferred.done(handle, exit))),
-        Effect.forkIn(scope)
+    /** Waits by the caller's own timer: a flight that hangs is nobody's problem but its own. */
+    const awaitFlight = (
+      { handle }: TokenFlight,
+      until: number,
+      question: (flight: Handle) => TokenState.Question<Handle>
+    ): Effect.Effect<AccessToken, TokenError> =>
+      Effect.raceFirst(
+        Deferred.await(handle),
+        Effect.zipRight(
+          Effect.sleep(Duration.millis(Math.max(1, until - now()))),
+          Effect.suspend(() => ask(question))
+        )
       )
 
-    const land = Exit.match({
-      onSuccess: (token: AccessToken) =>
-        Effect.gen(function*() {
-          const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
-          const isCurrent = yield* tell({ _tag: "Arrived", held })
-          if (!isCurrent) yield* guard(storage, key).remove(token)
-        }),
-      onFailure: (cause: Cause.Cause<TokenError>) => tell({ _tag: "Failed", error: Cause.failureOption(cause) })
-    })
+    /** Runs a flight with the FiberRefs of the layer; of the caller it takes the span. */
+    const launch = (flight: TokenFlight): Effect.Effect<void> =>
+      Effect.map(Effect.context<never>(), (caller) => {
+        const mine: { current?: Running } = {}
+        const spend = <A, E, R2>(effect: Effect.Effect<A, E, R2>) =>
+          Effect.suspend(() => {
+            if (mine.current !== undefined) mine.current.isSpending = true
+            return effect
+          })
+        const fiber = Runtime.runFork(runtime)(pipe(
+          Effect.uninterruptibleMask((restore) =>
+            Effect.flatMap(
+              Effect.exit(restore(acquire(flight, spend))),
+              (exit) => Effect.zipRight(land(flight, exit), Deferred.done(flight.handle, exit))
+            )
+          ),
+          Effect.mapInputContext((context: Context.Context<AuthorizationServer | TokenEndpoint | R>) =>
+            Context.merge(context, Context.pick(Tracer.ParentSpan)(caller as Context.Context<Tracer.ParentSpan>))
+          )
+        ))
+        mine.current = { fiber, handle: flight.handle, isSpending: false }
+        const entry = mine.current
+        running.add(entry)
+        fiber.addObserver(() => running.delete(entry))
+      })
 
-    const acquire = (reason: TokenState.Reason): Effect.Effect<AccessToken, TokenError> =>
+    const land = (flight: TokenFlight, exit: Exit.Exit<AccessToken, TokenError>): Effect.Effect<void> =>
+      Exit.match(exit, {
+        onSuccess: (token) =>
+          Effect.gen(function*() {
+            const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
+            yield* tell({ _tag: "Arrived", flight, held })
+            const isForgotten = (yield* current).epoch !== flight.epoch
+            if (isForgotten) yield* guard(storage, key).remove(token)
+          }),
+        onFailure: (cause) => tell({ _tag: "Failed", flight, error: Cause.failureOption(cause) })
+      })
+
+    const acquire = (flight: TokenFlight, spend: Context.Tag.Service<typeof Flight>["spend"]) =>
       pipe(
-        Effect.logDebug("a new token is needed", { reason }),
-        Effect.zipRight(Metric.increment(Metric.tagged(TokenMetrics.tokenRefreshes, "reason", reason))),
-        Effect.zipRight(Effect.suspend(() => fetchOnce(guard(storage, key)))),
+        Effect.logDebug("a new token is needed", { reason: flight.reason }),
+        Effect.zipRight(Metric.increment(Metric.tagged(TokenMetrics.tokenRefreshes, "reason", flight.reason))),
+        Effect.zipRight(Effect.suspend(() => {
+          const shared = guard(storage, key)
+          return Effect.provideService(
+            fetchShared({ shared, acquire: grant.acquire, state: current, windows, now, epoch: flight.epoch }),
+            Flight,
+            {
+              spend,
+              stored: shared.get,
+              extend: (duration) => tell({ _tag: "Extended", flight, deadline: now() + Duration.toMillis(duration) })
+            }
+          )
+        })),
         inModule("TokenService"),
-        // what the layer was built with, whoever asks; of the caller there is only the span
-        Effect.mapInputContext((caller: Context.Context<Tracer.ParentSpan>) =>
-          Context.merge(context, Context.pick(Tracer.ParentSpan)(caller))
-        ),
-        Effect.withSpan("TokenService.acquire", { captureStackTrace: false, attributes: { reason } })
+        Effect.withSpan("TokenService.acquire", { captureStackTrace: false, attributes: { reason: flight.reason } })
       )
 
-    /** One fetch for all who share the storage; whoever cannot enter goes on as soon as the other's token is there. */
-    const fetchOnce = (shared: GuardedStorage) =>
-      Effect.flatMap(replacement(shared), (found) => {
-        if (Option.isSome(found)) return Effect.succeed(found.value)
-        let isEntered = false
-        const section = shared.exclusive(Effect.suspend(() => {
-          isEntered = true
-          return fetch(shared)
-        }))
-        const watch = pipe(
-          Effect.flatten(replacement(shared)),
-          Effect.retry(polling),
-          Effect.delay("50 millis"),
-          Effect.option,
-          Effect.flatMap((other) => isEntered ? Effect.never : Effect.succeed(other))
-        )
-        return pipe(
-          Effect.asSome(section),
-          Effect.raceFirst(watch),
-          Effect.flatMap(Option.match({
-            onNone: () => Effect.zipRight(degraded("exclusive", Cause.fail(tooLong)), fetch(shared)),
-            onSome: Effect.succeed
-          }))
-        )
-      })
-
-    const fetch = (shared: GuardedStorage) =>
-      Effect.gen(function*() {
-        const found = yield* shared.get
-        const state = yield* current
-        if (Option.isSome(found) && isReplacement(state, found.value)) return found.value
-        const previous = newest(
-          Option.filter(found, (token) => !TokenState.isForgotten(state, token)),
-          Option.map(Option.fromNullable(state.held), (held) => held.token)
-        )
-        const token = yield* grant.acquire(previous)
-        const isOutdated = (yield* current).flight?.isOutdated === true
-        const isOver = Option.contains(timeToLive(token, clock.unsafeCurrentTimeMillis()), 0)
-        if (!isOver && !isOutdated) yield* shared.set(token)
-        return token
-      })
-
-    /** The token of the storage, if it can be used in place of a new one. */
-    const replacement = (shared: GuardedStorage) =>
-      Effect.zipWith(
-        shared.get,
-        current,
-        (found, state) => Option.filter(found, (token) => isReplacement(state, token))
+    /** Forgets what is held, and what the storage holds now. */
+    const forget = (shared: GuardedStorage, stored: Option.Option<AccessToken>): Effect.Effect<void> =>
+      Effect.zipRight(
+        tell({
+          _tag: "Forgotten",
+          generation: Option.match(stored, { onNone: () => -1, onSome: ({ generation }) => generation })
+        }),
+        Option.match(stored, { onNone: () => Effect.void, onSome: shared.remove })
       )
 
-    const isReplacement = (state: TokenState.State<Flight>, token: AccessToken) =>
-      TokenState.isReplacement(state, TokenState.hold(token, windows, 1), clock.unsafeCurrentTimeMillis())
+    yield* Effect.addFinalizer(() => Effect.zipRight(tell({ _tag: "Closed" }), close(running, farewell)))
 
     const needed = ask((flight) => ({ _tag: "Needed", flight }))
 
     return {
       // the path of nearly every request: one look at the state, no allocation but the flatMap's
-      get: Effect.flatMap(current, ({ held }) => {
+      get: Effect.flatMap(current, ({ handout }) => {
         const now = clock.unsafeCurrentTimeMillis()
-        return TokenState.isUsable(held, now) && now < held.refreshAt ? held.ready : needed
+        return TokenState.isUsable(handout, now) && now < handout.refreshAt ? handout.ready : needed
       }),
       refresh: (token) => ask((flight) => ({ _tag: "Rejected", token, flight })),
+      reject: (token) => tell({ _tag: "Rejected", token }),
       invalidate: Effect.suspend(() => {
         const shared = guard(storage, key)
+        // what is held is forgotten at once, whatever the storage does
         return Effect.zipRight(
-          tell({ _tag: "Forgotten" }),
-          Effect.flatMap(shared.get, Option.match({ onNone: () => Effect.void, onSome: shared.remove }))
+          tell({ _tag: "Forgotten", generation: -1 }),
+          Effect.flatMap(shared.get, (stored) => forget(shared, stored))
         )
+      }),
+      revoke: Effect.gen(function*() {
+        const { held, isClosed } = yield* current
+        if (isClosed) return yield* new LayerClosed()
+        const shared = guard(storage, key)
+        const server = Context.getOption(runtime.context as Context.Context<never>, AuthorizationServer)
+        yield* shared.exclusive(Effect.gen(function*() {
+          const stored = yield* shared.get
+          const tokens = [...Option.toArray(Option.fromNullable(held?.token)), ...Option.toArray(stored)]
+          yield* revokeTokens(server, tokens, forget(shared, stored))
+        }))
       })
     }
   })
+
+/** What the storage keeps the tokens under. Without a `storageKey` it is the key of version 0.1. */
+const storageKey = (identity: string, grant: string, further: string | undefined): string =>
+  `effect-alf:1:${digest(JSON.stringify([identity, grant, ...(further === undefined ? [] : [further])]))}`
+
+/** The span that a layer is built in is not the parent of what its flights do later. */
+const withoutSpan = <R>(runtime: Runtime.Runtime<R>): Runtime.Runtime<R> => ({
+  ...runtime,
+  context: Context.omit(Tracer.ParentSpan)(
+    runtime.context as Context.Context<R | Tracer.ParentSpan>
+  ) as Context.Context<R>
+})
+
+const decodeWindows = <R>(options: Options<R>): Effect.Effect<TokenState.Windows, ConfigurationError> =>
+  Effect.gen(function*() {
+    const { storageKey } = options
+    if (storageKey !== undefined && (typeof storageKey !== "string" || storageKey === "")) {
+      return yield* issue("storageKey is empty: write what tells these tokens apart, or leave it out")
+    }
+    return {
+      expiryLeeway: yield* anyDuration("expiryLeeway", options.expiryLeeway ?? "10 seconds"),
+      refreshAhead: yield* anyDuration("refreshAhead", options.refreshAhead ?? "2 minutes"),
+      refusalCooldown: yield* anyDuration("refusalCooldown", options.refusalCooldown ?? "1 second"),
+      flightTimeout: Duration.sum(
+        yield* finiteDuration("flightTimeout", options.flightTimeout ?? "1 minute"),
+        options.grant.patience ?? Duration.zero
+      )
+    }
+  })
+
+/**
+ * Lets all waiters go. What has been spent is awaited, so that the token that came for it is stored; all else is
+ * interrupted.
+ */
+const close = (running: ReadonlySet<Running>, farewell: Duration.Duration): Effect.Effect<void> =>
+  Effect.forEach(
+    Array.from(running),
+    ({ fiber, handle, isSpending }) =>
+      pipe(
+        Deferred.fail(handle, new LayerClosed()),
+        Effect.zipRight(
+          isSpending ? hardTimeout(Effect.asVoid(Fiber.await(fiber)), farewell, () => "late") : Effect.void
+        ),
+        // the others who share the storage wait until the section is left
+        Effect.zipRight(hardTimeout(Effect.asVoid(Fiber.interrupt(fiber)), Duration.seconds(1), () => "late")),
+        Effect.ignore
+      ),
+    { concurrency: "unbounded", discard: true }
+  )
 
 /**
  * @since 0.1.0
@@ -266,24 +367,33 @@ export const make = <R = never>(
  */
 export const layer = <R = never>(
   options: Options<R>
-): Layer.Layer<TokenService, never, AuthorizationServer | TokenEndpoint | R> =>
+): Layer.Layer<TokenService, ConfigurationError, AuthorizationServer | TokenEndpoint | R> =>
   Layer.scoped(TokenService, make(options))
 
 /**
- * One fixed token: an API key, or a token in a test. It is never renewed.
+ * One fixed token: an API key, or a token in a test. It is never renewed. White space around it is taken off; another
+ * character that a header must not carry is a `ConfigurationError`.
+ *
+ * @example
+ * ```ts
+ * import { Redacted } from "effect"
+ * import { TokenService } from "effect-alf"
+ *
+ * export const layer = TokenService.layerStatic(Redacted.make("token"))
+ * ```
  *
  * @since 0.1.0
  * @category layers
  */
-export const layerStatic = (token: string | Redacted.Redacted): Layer.Layer<TokenService> => {
-  const ready = Effect.succeed(
-    new AccessToken({
-      value: typeof token === "string" ? Redacted.make(token) : token,
-      issuedAt: DateTime.unsafeMake(0)
+export const layerStatic = (token: string | Redacted.Redacted): Layer.Layer<TokenService, ConfigurationError> =>
+  Layer.effect(
+    TokenService,
+    Effect.suspend(() => {
+      const value = (typeof token === "string" ? token : Redacted.value(token)).trim()
+      if (!isHeaderSafe(value)) {
+        return issue("token is empty or has a character that a header must not carry: write the token alone")
+      }
+      const ready = Effect.succeed(new AccessToken({ value: Redacted.make(value), issuedAt: DateTime.unsafeMake(0) }))
+      return Effect.succeed({ get: ready, refresh: () => ready, invalidate: Effect.void, revoke: Effect.void })
     })
   )
-  return Layer.succeed(TokenService, { get: ready, refresh: () => ready, invalidate: Effect.void })
-}
-
-const newest = (a: Option.Option<AccessToken>, b: Option.Option<AccessToken>): Option.Option<AccessToken> =>
-  Option.isSome(a) && Option.isSome(b) ? (supersedes(b.value, a.value) ? b : a) : Option.orElse(a, () => b)

@@ -1,3 +1,4 @@
+/** What options have in common: how they are checked, and what a bad one is answered with. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -30,7 +31,10 @@ export const endpointUrl = (
   }
   if (url.protocol === "http:" && !isLoopback(url) && options?.allowInsecure !== true) {
     return Either.left(
-      issue(`${field} is plain http beyond loopback, where anyone on the way reads secrets: use https`)
+      issue(
+        `${field} is plain http beyond loopback, where anyone on the way can read secrets: use https` +
+          (field === "tokenEndpoint" ? ", or set allowInsecureTokenEndpoint" : "")
+      )
     )
   }
   return Either.right(url)
@@ -54,6 +58,21 @@ export const anyDuration = (
   Option.match(Duration.decodeUnknown(input), {
     onNone: () => Either.left(issue(`${field} is not a duration: write one such as "10 seconds"`)),
     onSome: Either.right
+  })
+
+/** What is wrong with a secret that was not set, or not as it was meant. */
+export const secretIssue = (secret: string): Option.Option<string> => {
+  if (secret.trim() === "") return Option.some("is empty: is the variable or file that it comes from set?")
+  if (secret.trim() !== secret) return Option.some("has white space around it: trim it")
+  return secret === "undefined"
+    ? Option.some("is the text \"undefined\": is the variable that it comes from set?")
+    : Option.none()
+}
+
+export const checkSecret = (field: string, secret: string): Effect.Effect<void, ConfigurationError> =>
+  Option.match(secretIssue(secret), {
+    onNone: () => Effect.void,
+    onSome: (text) => Effect.fail(issue(`${field} ${text}`))
   })
 
 export const check = (condition: boolean, text: () => string): Effect.Effect<void, ConfigurationError> =>

@@ -60,8 +60,11 @@ export const make = (options: Options): Grant<Browser> =>
   })
 
 const decode = (answer: Readonly<Record<string, string | undefined>>, requestedScope: ReadonlyArray<string>) =>
-  Effect.flatMap(Clock.currentTimeMillis, (sentAt) =>
-    Effect.mapError(
-      decodeToken(answer, { sentAt, requestedScope, defaultExpiresIn: Option.none() }),
-      (issue) => new AuthorizationError({ reason: "Failed", errorDescription: issue })
-    ))
+  Effect.flatMap(
+    Clock.currentTimeMillis,
+    (sentAt) =>
+      Effect.mapBoth(decodeToken(answer, { sentAt, requestedScope, defaultExpiresIn: Option.none(), isDPoP: false }), {
+        onFailure: (issue) => new AuthorizationError({ reason: "Failed", errorDescription: issue }),
+        onSuccess: ({ token }) => token
+      })
+  )

@@ -23,7 +23,7 @@ import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
-import { scopes } from "../internal/endpoint/decodeToken.ts"
+import { scopes } from "../internal/scope.ts"
 
 /**
  * @since 0.1.0

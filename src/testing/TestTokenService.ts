@@ -20,7 +20,7 @@ import { TokenService } from "../TokenService.ts"
  * @since 0.1.0
  * @category models
  */
-export type Call = "get" | "refresh" | "invalidate"
+export type Call = "get" | "refresh" | "invalidate" | "revoke"
 
 /**
  * What the service was asked.
@@ -48,7 +48,7 @@ export interface Options {
 }
 
 /**
- * `get` gives the current token. Each `refresh`, whichever token it is about, and each `invalidate` moves on to the next.
+ * `get` gives the current token. Each `refresh`, whichever token it is about, and each `invalidate` and `revoke` moves on to the next.
  *
  * @since 0.1.0
  * @category layers
@@ -67,13 +67,15 @@ export const layer = (options: Options = {}): Layer.Layer<TokenService | TestTok
       fail !== undefined ? Effect.fail(fail) : Effect.succeed(
         new AccessToken({
           value: Redacted.make(tokens[Math.min(turn, tokens.length - 1)] ?? `token-${turn + 1}`),
-          issuedAt
+          issuedAt,
+          generation: turn
         })
       )
     )
     return Context.make(TokenService, {
       get: Effect.zipRight(record("get"), current),
       refresh: () => Effect.zipRight(record("refresh"), current),
-      invalidate: record("invalidate")
+      invalidate: record("invalidate"),
+      revoke: record("revoke")
     }).pipe(Context.add(TestTokenService, { calls: Effect.sync(() => [...calls]) }))
   }))

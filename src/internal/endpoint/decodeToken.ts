@@ -1,56 +1,101 @@
+/** A token from the members of a token response (RFC 6749 §5.1). */
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { AccessToken, isHeaderSafe } from "../../AccessToken.ts"
+import { scopes } from "../scope.ts"
 
 export interface DecodeTokenOptions {
   /** When the request was sent, in milliseconds: the lifetime is counted from here. */
   readonly sentAt: number
-  /** The scopes that were asked for: those of an answer that names none (RFC 6749 §5.1). */
+  /** The scopes that were asked for: those of a response that names none (RFC 6749 §5.1). */
   readonly requestedScope: ReadonlyArray<string>
   readonly defaultExpiresIn: Option.Option<Duration.Duration>
+  /** Whether the request carried a proof, so that the token has to be bound to the key (RFC 9449 §5). */
+  readonly isDPoP: boolean
+}
+
+export interface Decoded {
+  readonly token: AccessToken
+  /** What was odd about the response, though the token can be used. No value of the response is part of it. */
+  readonly warning: Option.Option<string>
 }
 
 /** The longest life that is believed: 68 years, the largest signed 32-bit number of seconds. */
 const maxExpiresIn = 2 ** 31 - 1
 
-export const scopes = (scope: string): ReadonlyArray<string> => scope.split(" ").filter((part) => part !== "")
+/** The longest access token, in bytes: no server takes a header of this length. */
+const maxToken = 64 * 1024
+
+/** Other members are kept up to this size, in bytes of JSON. */
+const maxExtra = 64 * 1024
+
+/** Types of token whose use needs a proof that is not made here, or that are no access tokens (RFC 8693 §2.2.1). */
+const unusableTypes: ReadonlySet<string> = new Set(["mac", "hmac", "pop", "n_a"])
 
 /**
- * A token from the members of a successful answer (RFC 6749 §5.1), or from the parameters of a redirect's fragment
- * (§4.2.2); else what is wrong with it. No value of the answer is part of the issue.
+ * A token from the members of a successful response, or from the parameters of a redirect's fragment (RFC 6749 §4.2.2);
+ * else what is wrong with it. No value of the response is part of the issue.
  */
 export const decodeToken = (
-  answer: Readonly<Record<string, unknown>>,
+  members: Readonly<Record<string, unknown>>,
   options: DecodeTokenOptions
-): Either.Either<AccessToken, string> => {
-  const { access_token: value, refresh_token: refreshToken, scope, token_type: type } = answer
+): Either.Either<Decoded, string> => {
+  const { access_token: value, expires_in, refresh_token: refreshToken, scope, token_type: type, ...others } = members
   if (typeof value !== "string" || value === "") return Either.left("access_token is missing or not a string")
+  if (value.length > maxToken) return Either.left("access_token is longer than 64 KiB")
   if (!isHeaderSafe(value)) return Either.left("access_token has a character that a header must not carry")
-  if (typeof type !== "string") return Either.left("token_type is missing or not a string")
-  if (type.toLowerCase() !== "bearer") return Either.left("token_type is not Bearer, the only one supported")
-  return Either.map(lifetime(answer["expires_in"], options.defaultExpiresIn), (expiresIn) =>
-    new AccessToken({
-      value: Redacted.make(value),
-      type: "Bearer",
-      scope: typeof scope === "string" ? scopes(scope) : options.requestedScope,
-      issuedAt: DateTime.unsafeMake(options.sentAt),
-      expiresAt: Option.map(expiresIn, (duration) => DateTime.unsafeMake(options.sentAt + Duration.toMillis(duration))),
-      refreshToken: typeof refreshToken === "string" && refreshToken !== ""
-        ? Option.some(Redacted.make(refreshToken))
-        : Option.none()
-    }))
+  return Either.map(presentedType(type, options.isDPoP), (type) => {
+    const lifetime = readLifetime(expires_in, options.defaultExpiresIn)
+    const isTooLarge = JSON.stringify(others).length > maxExtra
+    return {
+      token: new AccessToken({
+        value: Redacted.make(value),
+        type,
+        scope: typeof scope === "string" ? scopes(scope) : options.requestedScope,
+        issuedAt: DateTime.unsafeMake(options.sentAt),
+        expiresAt: Option.map(lifetime.seconds, (seconds) => DateTime.unsafeMake(options.sentAt + 1000 * seconds)),
+        refreshToken: typeof refreshToken === "string" && refreshToken !== ""
+          ? Option.some(Redacted.make(refreshToken))
+          : Option.none(),
+        extra: Redacted.make(isTooLarge ? {} : others)
+      }),
+      warning: Option.orElse(
+        lifetime.warning,
+        () => isTooLarge ? Option.some("its other members are larger than 64 KiB and were left out") : Option.none()
+      )
+    }
+  })
 }
 
-const lifetime = (
-  expiresIn: unknown,
-  defaultExpiresIn: Option.Option<Duration.Duration>
-): Either.Either<Option.Option<Duration.Duration>, string> => {
-  if (expiresIn === undefined || expiresIn === null) return Either.right(defaultExpiresIn)
-  const seconds = typeof expiresIn === "string" && /^\d+(\.\d+)?$/.test(expiresIn) ? Number(expiresIn) : expiresIn
+const presentedType = (type: unknown, isDPoP: boolean): Either.Either<string, string> => {
+  const name = typeof type === "string" ? type.toLowerCase() : ""
+  if (isDPoP) {
+    return name === "dpop"
+      ? Either.right("DPoP")
+      : Either.left(
+        "token_type is not DPoP although the request carried a DPoP proof: the token is not bound to the key"
+      )
+  }
+  if (type !== undefined && type !== null && typeof type !== "string") return Either.left("token_type is not a string")
+  if (name === "dpop") return Either.left("token_type is DPoP: give the dpop option, so that requests carry a proof")
+  return unusableTypes.has(name)
+    ? Either.left("token_type is one that cannot be presented as Bearer")
+    : Either.right("Bearer")
+}
+
+interface Lifetime {
+  readonly seconds: Option.Option<number>
+  readonly warning: Option.Option<string>
+}
+
+const readLifetime = (expiresIn: unknown, defaultExpiresIn: Option.Option<Duration.Duration>): Lifetime => {
+  const fallback = Option.map(defaultExpiresIn, Duration.toSeconds)
+  if (expiresIn === undefined || expiresIn === null) return { seconds: fallback, warning: Option.none() }
+  const seconds = typeof expiresIn === "string" && /^\s*\d+(\.\d+)?\s*$/.test(expiresIn) ? Number(expiresIn) : expiresIn
   return typeof seconds === "number" && seconds >= 0
-    ? Either.right(Option.some(Duration.seconds(Math.min(Math.floor(seconds), maxExpiresIn))))
-    : Either.left("expires_in is not a number of seconds")
+    ? { seconds: Option.some(Math.min(Math.floor(seconds), maxExpiresIn)), warning: Option.none() }
+    : { seconds: fallback, warning: Option.some("its expires_in is not a number of seconds and was ignored") }
 }

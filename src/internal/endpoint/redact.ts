@@ -1,59 +1,274 @@
-/** Form parameters that are secrets (RFC 6749, 7521, 7636, 8628, 8693). */
-const secretParams: ReadonlySet<string> = new Set([
-  "actor_token",
-  "assertion",
-  "client_assertion",
-  "client_secret",
-  "code",
-  "code_verifier",
-  "device_code",
-  "password",
-  "refresh_token",
-  "subject_token"
+/**
+ * Redacts secrets in text from outside, in every writing in which a server may have echoed them. The text is decoded while
+ * the positions are kept, and searched in one pass per secret: the time grows with the length of the text and of the
+ * secrets, whatever they hold.
+ */
+
+/** Parameters that everyone may see. All others count as secrets, those with names of the user's own too. */
+const publicParams: ReadonlySet<string> = new Set([
+  "actor_token_type",
+  "audience",
+  "client_assertion_type",
+  "client_id",
+  "code_challenge",
+  "code_challenge_method",
+  "grant_type",
+  "redirect_uri",
+  "requested_token_type",
+  "resource",
+  "response_type",
+  "scope",
+  "subject_token_type",
+  "token_type_hint"
 ])
 
-export const secretValues = (params: ReadonlyArray<readonly [string, string]>): ReadonlyArray<string> =>
-  params.flatMap(([name, value]) => secretParams.has(name) ? [value] : [])
+export const secretParams = (params: ReadonlyArray<readonly [string, string]>): ReadonlyArray<string> =>
+  params.flatMap(([name, value]) => publicParams.has(name) ? [] : [value])
 
-/** The tokens that a text names as such: in JSON, whole or cut, in forms, and as Python prints them. */
-export const tokenValues = (text: string): ReadonlyArray<string> =>
-  [...text.matchAll(/(?:access|refresh|id)_token["']?\s*[:=]\s*(?:"((?:[^"\\]|\\.)*)|'?([^&\s"'<,}]+))/gi)]
-    .map(([_, quoted, plain]) => quoted?.replace(/\\(.)/g, "$1") ?? plain ?? "")
+/** More tokens than this in one text, and the text is not shown. */
+const maxTokens = 16
 
-/** Strikes secrets out of a text that came from outside, in every writing in which a server may have echoed them. */
-export const scrub = (text: string, secrets: ReadonlyArray<string>): string => {
-  const patterns = secrets
+const tokenPattern =
+  /(?:access|refresh|id)_?token["']?\s{0,8}(?:[:=]|>)\s{0,8}(?:"((?:[^"\\]|\\.)*)|'?([^&\s"'<,}]+))/gi
+
+/**
+ * The tokens that a text names as such: in JSON, whole or cut, in forms, in XML, and as Python prints them. Nothing if there
+ * are too many to redact.
+ */
+export const tokenValues = (text: string): ReadonlyArray<string> | undefined => {
+  const values: Array<string> = []
+  for (const [_, quoted, plain] of text.matchAll(tokenPattern)) {
+    if (values.length === maxTokens) return undefined
+    values.push(quoted?.replace(/\\(.)/g, "$1") ?? plain ?? "")
+  }
+  return values
+}
+
+/** A beginning of a secret that is at least this long is redacted too: an echo may be cut. */
+const shortestBeginning = 16
+
+/** A shorter secret is redacted as a whole word only: it may be part of an ordinary one. */
+const shortestPart = 6
+
+/** Bytes of a text in some writing, each with the part of the text that it stands for. */
+interface View {
+  readonly length: number
+  readonly bytes: Uint8Array
+  readonly from: Uint32Array
+  readonly to: Uint32Array
+}
+
+export interface RedactOptions {
+  /** Whether the text was cut, so that a secret may begin at its end. */
+  readonly isCut?: boolean | undefined
+}
+
+export const redact = (text: string, secrets: ReadonlyArray<string>, options: RedactOptions = {}): string => {
+  const patterns = [...new Set(secrets.flatMap((secret) => [secret, secret.replace(/=+$/, "")]))]
     .filter((secret) => secret !== "")
-    .sort((a, b) => b.length - a.length)
-    .map((secret) => Array.from(secret, writings).join(""))
-  return patterns.length === 0 ? text : text.replace(new RegExp(patterns.join("|"), "g"), "<redacted>")
+    .map((secret) => encoder.encode(secret))
+  if (patterns.length === 0 || text === "") return text
+  const covered = new Uint8Array(text.length)
+  for (const view of views(text)) {
+    for (const pattern of patterns) cover(view, pattern, covered, options.isCut === true)
+  }
+  return replaceCovered(text, covered)
 }
 
-/** A pattern for a character: as it is, in JSON, percent-encoded, in a form, in HTML. */
-const writings = (character: string): string => {
-  if (/[A-Za-z0-9]/.test(character)) return character
-  const hex = (code: number, length: number) =>
-    Array.from(code.toString(16).padStart(length, "0"), (digit) => `[${digit}${digit.toUpperCase()}]`).join("")
-  const code = character.codePointAt(0) ?? 0
-  const named = { "&": "amp", "<": "lt", ">": "gt", "\"": "quot", "'": "apos" }[character]
-  const patterns = [
-    Array.from({ length: character.length }, (_, i) => `\\\\u${hex(character.charCodeAt(i), 4)}`).join(""),
-    escape(JSON.stringify(character).slice(1, -1)),
-    escape(`\\${character}`),
-    Array.from(new TextEncoder().encode(character), (byte) => `%${hex(byte, 2)}`).join(""),
-    `&#0*${code};`,
-    `&#[xX]0*${hex(code, 1)};`,
-    ...(named === undefined ? [] : [`&${named};`]),
-    ...(character === " " ? ["\\+"] : []),
-    escape(character)
-  ]
-  return `(?:${patterns.join("|")})`
+const encoder = new TextEncoder()
+
+const replaceCovered = (text: string, covered: Uint8Array): string => {
+  const parts: Array<string> = []
+  let from = 0
+  while (from < text.length) {
+    const isCovered = covered[from] === 1
+    let to = from
+    while (to < text.length && (covered[to] === 1) === isCovered) to++
+    parts.push(isCovered ? "<redacted>" : text.slice(from, to))
+    from = to
+  }
+  return parts.join("")
 }
 
-const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&")
+/** Marks all occurrences of a secret and of its beginnings (Knuth, Morris, Pratt). */
+const cover = (view: View, pattern: Uint8Array, covered: Uint8Array, isCut: boolean): void => {
+  const failure = failures(pattern)
+  const at = (array: Uint8Array | Uint32Array, index: number): number => array[index] ?? 0
+  const mark = (end: number, length: number) => {
+    if (pattern.length < shortestPart && !isWord(view, end - length, end)) return
+    covered.fill(1, at(view.from, end - length), at(view.to, end - 1))
+  }
+  let matched = 0
+  for (let i = 0; i < view.length; i++) {
+    const byte = at(view.bytes, i)
+    if (matched === pattern.length || byte !== at(pattern, matched)) {
+      if (matched >= shortestBeginning && matched < pattern.length) mark(i, matched)
+      while (matched > 0 && (matched === pattern.length || byte !== at(pattern, matched))) {
+        matched = at(failure, matched - 1)
+      }
+    }
+    if (byte === at(pattern, matched)) matched++
+    if (matched === pattern.length) mark(i + 1, matched)
+  }
+  const shortest = isCut ? Math.min(shortestPart, pattern.length) : shortestBeginning
+  if (matched >= shortest && matched < pattern.length) mark(view.length, matched)
+}
+
+/** For each beginning of a pattern, how long its longest end is that is a beginning too. */
+const failures = (pattern: Uint8Array): Uint32Array => {
+  const failure = new Uint32Array(pattern.length)
+  let matched = 0
+  for (let i = 1; i < pattern.length; i++) {
+    while (matched > 0 && pattern[i] !== pattern[matched]) matched = failure[matched - 1] ?? 0
+    if (pattern[i] === pattern[matched]) matched++
+    failure[i] = matched
+  }
+  return failure
+}
+
+const isWord = ({ bytes, length }: View, from: number, to: number): boolean =>
+  (from === 0 || !isWordByte(bytes[from - 1] ?? 0)) && (to === length || !isWordByte(bytes[to] ?? 0))
+
+const isWordByte = (byte: number): boolean =>
+  byte >= 128 || byte === 95 || (byte >= 48 && byte <= 57) || (byte >= 65 && byte <= 90) || (byte >= 97 && byte <= 122)
+
+/** The text as it is, and decoded once and twice. */
+const views = (text: string): ReadonlyArray<View> => {
+  const raw = rawView(text)
+  if (!/[\\%&+]/.test(text)) return [raw]
+  const once = decode(raw, false)
+  return [raw, once, decode(raw, true), decode(once, false), decode(once, true)]
+}
+
+const rawView = (text: string): View => {
+  const bytes = encoder.encode(text)
+  const from = new Uint32Array(bytes.length)
+  const to = new Uint32Array(bytes.length)
+  let index = 0
+  let position = 0
+  for (const character of text) {
+    const code = character.codePointAt(0) ?? 0
+    const size = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4
+    from.fill(position, index, index + size)
+    to.fill(position + character.length, index, index + size)
+    index += size
+    position += character.length
+  }
+  return { length: bytes.length, bytes, from, to }
+}
+
+interface Escape {
+  /** What the escape stands for. */
+  readonly bytes: ReadonlyArray<number>
+  /** How many bytes it is written in. */
+  readonly length: number
+}
+
+const decode = (view: View, plusIsSpace: boolean): View => {
+  // no escape is shorter than the bytes that it stands for
+  const bytes = new Uint8Array(view.length)
+  const from = new Uint32Array(view.length)
+  const to = new Uint32Array(view.length)
+  let length = 0
+  for (let i = 0; i < view.length;) {
+    const byte = view.bytes[i] ?? 0
+    const escape = escapeAt(view.bytes, i, plusIsSpace)
+    const end = i + (escape?.length ?? 1)
+    for (const decoded of escape?.bytes ?? [byte]) {
+      bytes[length] = decoded
+      from[length] = view.from[i] ?? 0
+      to[length] = view.to[end - 1] ?? 0
+      length++
+    }
+    i = end
+  }
+  return { length, bytes, from, to }
+}
+
+const percent = 37
+const ampersand = 38
+const plus = 43
+const backslash = 92
+
+/** The escape that begins here: JSON, percent-encoding, a form's space, or HTML. */
+const escapeAt = (bytes: Uint8Array, i: number, plusIsSpace: boolean): Escape | undefined => {
+  switch (bytes[i]) {
+    case percent: {
+      const code = hex(bytes, i + 1, 2)
+      return code === undefined ? undefined : { bytes: [code], length: 3 }
+    }
+    case plus:
+      return plusIsSpace ? { bytes: [32], length: 1 } : undefined
+    case backslash:
+      return jsonEscape(bytes, i)
+    case ampersand:
+      return htmlEscape(bytes, i)
+    default:
+      return undefined
+  }
+}
+
+const jsonLetters: Readonly<Record<number, number>> = { 98: 8, 102: 12, 110: 10, 114: 13, 116: 9 }
+
+const jsonEscape = (bytes: Uint8Array, i: number): Escape | undefined => {
+  const next = bytes[i + 1]
+  if (next === undefined) return undefined
+  if (next === 117) {
+    const unit = hex(bytes, i + 2, 4)
+    if (unit === undefined) return undefined
+    const isHigh = unit >= 0xd800 && unit < 0xdc00
+    const low = isHigh && bytes[i + 6] === backslash && bytes[i + 7] === 117 ? hex(bytes, i + 8, 4) : undefined
+    return low === undefined
+      ? { bytes: utf8(unit), length: 6 }
+      : { bytes: utf8(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)), length: 12 }
+  }
+  const letter = jsonLetters[next]
+  if (letter !== undefined) return { bytes: [letter], length: 2 }
+  return isWordByte(next) && next !== 95 ? undefined : { bytes: [next], length: 2 }
+}
+
+const named: Readonly<Record<string, number>> = { amp: 38, lt: 60, gt: 62, quot: 34, apos: 39 }
+
+/** The longest HTML escape that is read, in bytes. */
+const longestEntity = 12
+
+const htmlEscape = (bytes: Uint8Array, i: number): Escape | undefined => {
+  const end = bytes.subarray(i, i + longestEntity).indexOf(59)
+  if (end === -1) return undefined
+  const name = String.fromCharCode(...bytes.subarray(i + 1, i + end))
+  const code = /^#\d+$/.test(name)
+    ? Number(name.slice(1))
+    : /^#[xX][0-9a-fA-F]+$/.test(name)
+    ? Number.parseInt(name.slice(2), 16)
+    : named[name]
+  return code === undefined || code > 0x10ffff ? undefined : { bytes: utf8(code), length: end + 1 }
+}
+
+const utf8 = (code: number): ReadonlyArray<number> => Array.from(encoder.encode(String.fromCodePoint(code)))
+
+const hex = (bytes: Uint8Array, from: number, length: number): number | undefined => {
+  let value = 0
+  for (let i = from; i < from + length; i++) {
+    const byte = bytes[i] ?? 0
+    const digit = byte >= 48 && byte <= 57
+      ? byte - 48
+      : byte >= 65 && byte <= 70
+      ? byte - 55
+      : byte >= 97 && byte <= 102
+      ? byte - 87
+      : undefined
+    if (digit === undefined) return undefined
+    value = 16 * value + digit
+  }
+  return value
+}
 
 /** The beginning of a text, at most `bytes` long in UTF-8, no character cut. */
 export const truncate = (text: string, bytes: number): string => {
-  const encoded = new TextEncoder().encode(text)
-  return encoded.length <= bytes ? text : new TextDecoder().decode(encoded.subarray(0, bytes), { stream: true })
+  // a character is at most three bytes for each of its units
+  if (3 * text.length <= bytes) return text
+  const encoded = encoder.encode(text.slice(0, bytes))
+  return encoded.length <= bytes && text.length <= bytes
+    ? text
+    : new TextDecoder().decode(encoded.subarray(0, bytes), { stream: true })
 }

@@ -1,3 +1,8 @@
+/** The challenges of a `WWW-Authenticate` header (RFC 9110 §11.6.1). */
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import { redact, truncate } from "../endpoint/redact.ts"
+import { scopes } from "../scope.ts"
+
 /** One challenge of a `WWW-Authenticate` header (RFC 9110 §11.3). */
 export interface Challenge {
   /** The scheme, as it came: `Bearer`, `DPoP`, … */
@@ -32,3 +37,24 @@ export const parseChallenges = (header: string): ReadonlyArray<Challenge> => {
   }
   return challenges
 }
+
+/** No more of a header is read than this, in bytes. */
+const maxHeader = 16 * 1024
+
+type Response = Pick<HttpClientResponse.HttpClientResponse, "headers">
+
+/** The challenges of a response, without these secrets. */
+export const challengesOf = ({ headers }: Response, secrets: ReadonlyArray<string>): ReadonlyArray<Challenge> =>
+  parseChallenges(redact(truncate(headers["www-authenticate"] ?? "", maxHeader), secrets))
+
+/** The scopes that a response asks for; nothing if it is not about scopes. */
+export const requiredScope = (challenges: ReadonlyArray<Challenge>): ReadonlyArray<string> | undefined => {
+  const challenge = challenges.find(({ params }) => params["error"] === "insufficient_scope")
+  return challenge === undefined ? undefined : scopes(challenge.params["scope"] ?? "")
+}
+
+/** Whether an API asks for another nonce in the proof (RFC 9449 §9). */
+export const isNonceChallenge = (response: Response): boolean =>
+  challengesOf(response, []).some(({ params, scheme }) =>
+    scheme.toLowerCase() === "dpop" && params["error"] === "use_dpop_nonce"
+  )

@@ -1,3 +1,4 @@
+/** Where a request leads: an origin that the token may go to, or another one. */
 import * as Effect from "effect/Effect"
 import type { ConfigurationError } from "../../TokenError.ts"
 import { isLoopback, issue } from "../options.ts"
@@ -11,9 +12,13 @@ export const originOf = (
       return yield* issue("origins is missing: list the origins of your API, or write \"any\"")
     }
     const listed = new Set<string>()
+    const example = "write one such as https://api.example.com"
     for (const [index, input] of origins === "any" ? [] : origins.entries()) {
+      if (String(input).includes("*")) {
+        return yield* issue(`origins[${index}] must name one origin, without *: ${example}`)
+      }
       if (!URL.canParse(String(input)) || !/^https?:$/.test(new URL(input).protocol)) {
-        return yield* issue(`origins[${index}] is no https or http URL: write one such as https://api.example.com`)
+        return yield* issue(`origins[${index}] must be an https or http URL: ${example}`)
       }
       listed.add(new URL(input).origin)
     }
@@ -31,13 +36,16 @@ export const originOf = (
       for (const origin of known) {
         if (url.startsWith(origin) && endsOrigin(url.charCodeAt(origin.length))) return origin
       }
-      if (!URL.canParse(url)) return "relative"
+      // a browser reads "https:api.test/x" as a path of its own page
+      if (!absolute.test(url) || !URL.canParse(url)) return "relative"
       const parsed = new URL(url)
       if (!isMeant(parsed)) return "other"
       if (origins === "any" && known.length < 16) known.push(parsed.origin)
       return parsed.origin
     }
   })
+
+const absolute = /^[a-z][a-z0-9+.-]*:\/\//i
 
 /** The end of the text, or one of `/?#`. */
 const endsOrigin = (code: number): boolean => Number.isNaN(code) || code === 47 || code === 63 || code === 35
@@ -47,3 +55,6 @@ export const withoutQuery = (text: string): string => {
   const url = new URL(text)
   return `${url.origin}${url.pathname}`
 }
+
+/** Scheme, host and port: what of a URL may be logged. */
+export const originIn = (text: string): string => URL.canParse(text) ? new URL(text).origin : "a relative URL"

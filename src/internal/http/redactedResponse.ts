@@ -1,61 +1,66 @@
-import * as HttpClientError from "@effect/platform/HttpClientError"
-import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+/**
+ * A response as it may be shown. A response and its errors hold the request as it was sent, and `JSON.stringify` and
+ * `inspect` print a request's headers: here the token is redacted in both, and in headers that echo it.
+ */
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as HttpIncomingMessage from "@effect/platform/HttpIncomingMessage"
 import * as Effect from "effect/Effect"
 import * as Inspectable from "effect/Inspectable"
 import * as Stream from "effect/Stream"
-import { isTokenError } from "../../TokenError.ts"
+import { redact } from "../endpoint/redact.ts"
+import { type Concealed, concealRequest, makeConceal } from "./conceal.ts"
 
-const conceal = HttpClientRequest.setHeader("authorization", "<redacted>")
-
-/**
- * An answer as it may be shown. An answer and its errors hold the request as it was sent, and `JSON.stringify` and
- * `inspect` print a request's headers: here the token is struck out of both.
- */
-export class Answer implements HttpClientResponse.HttpClientResponse {
+/** No private fields, so that it works behind a `Proxy` and under `Object.create`. */
+export class RedactedResponse implements HttpClientResponse.HttpClientResponse {
   readonly [HttpClientResponse.TypeId]: HttpClientResponse.TypeId = HttpClientResponse.TypeId
   readonly [HttpIncomingMessage.TypeId]: HttpIncomingMessage.TypeId = HttpIncomingMessage.TypeId
-  readonly #original: HttpClientResponse.HttpClientResponse
+  /** A function, so that nothing prints what stands behind it. */
+  readonly original: () => HttpClientResponse.HttpClientResponse
+  readonly concealed: Concealed
 
-  constructor(original: HttpClientResponse.HttpClientResponse) {
-    this.#original = original
+  constructor(original: HttpClientResponse.HttpClientResponse, concealed: Concealed) {
+    this.original = () => original
+    this.concealed = concealed
   }
   get request() {
-    return conceal(this.#original.request)
+    return concealRequest(this.original().request, this.concealed.headers)
   }
   get status() {
-    return this.#original.status
+    return this.original().status
   }
   get headers() {
-    return this.#original.headers
+    return this.original().headers
   }
   get cookies() {
-    return this.#original.cookies
+    return this.original().cookies
   }
   get remoteAddress() {
-    return this.#original.remoteAddress
+    return this.original().remoteAddress
   }
   get text() {
-    return Effect.mapError(this.#original.text, withoutToken)
+    return Effect.mapError(this.original().text, concealIn(this.concealed))
   }
   get json() {
-    return Effect.mapError(this.#original.json, withoutToken)
+    return Effect.mapError(this.original().json, concealIn(this.concealed))
   }
   get urlParamsBody() {
-    return Effect.mapError(this.#original.urlParamsBody, withoutToken)
+    return Effect.mapError(this.original().urlParamsBody, concealIn(this.concealed))
   }
   get formData() {
-    return Effect.mapError(this.#original.formData, withoutToken)
+    return Effect.mapError(this.original().formData, concealIn(this.concealed))
   }
   get arrayBuffer() {
-    return Effect.mapError(this.#original.arrayBuffer, withoutToken)
+    return Effect.mapError(this.original().arrayBuffer, concealIn(this.concealed))
   }
   get stream() {
-    return Stream.mapError(this.#original.stream, withoutToken)
+    return Stream.mapError(this.original().stream, concealIn(this.concealed))
   }
   toJSON(): unknown {
-    return Object.assign({}, this.#original.toJSON(), { request: this.request.toJSON() })
+    const secrets = this.concealed.secrets()
+    const headers = Object.fromEntries(
+      Object.entries(this.headers).map(([name, value]) => [name, redact(String(value), secrets)])
+    )
+    return Object.assign({}, this.original().toJSON(), { request: this.request.toJSON(), headers })
   }
   toString(): string {
     return Inspectable.format(this.toJSON())
@@ -65,17 +70,9 @@ export class Answer implements HttpClientResponse.HttpClientResponse {
   }
 }
 
-/** An error of the transport as it may be shown. */
-export const withoutToken = <E>(error: E): E => {
-  if (!HttpClientError.isHttpClientError(error) || isTokenError(error.cause)) return error
-  const why = {
-    request: conceal(error.request),
-    ...(error.cause === undefined ? {} : { cause: error.cause }),
-    ...(error.description === undefined ? {} : { description: error.description })
-  }
-  const shown: HttpClientError.HttpClientError = error._tag === "RequestError"
-    ? new HttpClientError.RequestError({ ...why, reason: error.reason })
-    : new HttpClientError.ResponseError({ ...why, reason: error.reason, response: new Answer(error.response) })
-  // the same error, of the same class
-  return shown as typeof error
-}
+/** Conceals the errors of requests that carry these secrets. */
+export const concealIn = (concealed: Concealed): <A>(value: A) => A =>
+  makeConceal(
+    concealed,
+    (response) => response instanceof RedactedResponse ? response : new RedactedResponse(response, concealed)
+  )

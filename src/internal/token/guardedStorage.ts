@@ -91,3 +91,5 @@ export const degraded = (
     Effect.zipRight(countFailure),
     inModule("TokenService")
   )
+
+export type GuardedStorage = ReturnType<typeof guard>

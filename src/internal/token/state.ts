@@ -1,18 +1,18 @@
 /**
  * The life of a service's token as pure functions: `ask` and `tell` take the state, what a caller asks or what happened,
- * and the time; they give what to do and the next state.
+ * and the time; they return what to do and the next state.
  *
- * At most one flight (a fetch of a new token) is under way. `F` is whatever stands for one; the service uses a Deferred.
- * All times are milliseconds. Each stretch of time has a beginning too: a clock that was set back ends it.
+ * At most one flight (a fetch of a new token) is current. `F` is whatever stands for one; the service uses a Deferred. All
+ * times are milliseconds. Each stretch of time has a beginning too: a clock that was set back ends it.
  */
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { type AccessToken, isSame, supersedes } from "../../AccessToken.ts"
-import { isRefusal, type TokenError } from "../../TokenError.ts"
+import { isTransient, LayerClosed, type TokenError } from "../../TokenError.ts"
 
-/** The last token there was. */
+/** A token with its windows. */
 export interface Held {
   readonly token: AccessToken
   /** Succeeds with the token: made once, handed out many times. */
@@ -21,10 +21,12 @@ export interface Held {
   readonly from: number
   /** … renewed in the background from here … */
   readonly refreshAt: number
-  /** … and not used any more from here. */
+  /** … not used any more from here … */
   readonly until: number
-  /** Whether an API has refused it. */
-  readonly isRefused: boolean
+  /** … and expired here. */
+  readonly end: number
+  /** Whether an API has rejected it, and a replacement is on its way. */
+  readonly isRejected: boolean
 }
 
 /** Why a flight was started. */
@@ -33,8 +35,11 @@ export type Reason = "absent" | "expiring" | "rejected"
 export interface Flight<F> {
   readonly handle: F
   readonly reason: Reason
-  /** Whether the token was forgotten meanwhile: what arrives serves those who wait, and is not kept. */
-  readonly isOutdated: boolean
+  readonly startedAt: number
+  /** From here on nobody waits for it. */
+  readonly deadline: number
+  /** The epoch in which it began: what arrives in another one was forgotten. */
+  readonly epoch: number
 }
 
 interface Pause {
@@ -42,21 +47,30 @@ interface Pause {
   readonly until: number
 }
 
-/** A refusal that is remembered, so that callers do not repeat the request. */
-interface Refusal extends Pause {
+/** A failure that is remembered, so that callers do not repeat the request. */
+interface Cooldown extends Pause {
   readonly error: TokenError
+  /** How long a permanent refusal is remembered; it doubles from one to the next. 0 for a transient failure. */
+  readonly pause: number
 }
 
 export interface State<F> {
+  /** The newest token. */
   readonly held: Held | undefined
-  /** The newest token that was refused, or those of one millisecond: no storage may bring them back. */
+  /** The token that is handed out: `held`, or `before` as long as an API does not know `held` yet. */
+  readonly handout: Held | undefined
+  /** The token before `held`, if it was still good when `held` arrived. */
+  readonly before: Held | undefined
+  /** The newest token that was rejected, or those of one generation: no storage may bring them back. */
   readonly rejected: ReadonlyArray<AccessToken>
-  /** No storage may bring back a token that was issued until then. */
-  readonly forgottenAt: number
+  /** No storage may bring back a token of this generation or an older one. */
+  readonly forgotten: number
+  readonly epoch: number
   readonly flight: Flight<F> | undefined
-  readonly refusal: Refusal | undefined
-  /** No renewal in the background meanwhile: the last one was in vain. */
+  readonly cooldown: Cooldown | undefined
+  /** No renewal in the background during this pause: the last one failed. */
   readonly renewalPause: Pause | undefined
+  readonly isClosed: boolean
 }
 
 /** What a caller asks. `flight` is the one to start if one is needed. */
@@ -66,43 +80,64 @@ export type Question<F> =
   | { readonly _tag: "Rejected"; readonly token: AccessToken; readonly flight: F }
 
 /** What the caller gets, or has to do. */
-export type Answer<F> =
+export type Decision<F> =
   | { readonly _tag: "Use"; readonly held: Held }
   /** Use the token and start the flight; nobody waits for it. */
   | { readonly _tag: "Renew"; readonly held: Held; readonly flight: Flight<F> }
-  /** Start the flight and wait for what it brings. */
+  /** Start the flight and wait for its token. */
   | { readonly _tag: "Start"; readonly flight: Flight<F> }
-  /** Wait for what the flight brings. */
-  | { readonly _tag: "Join"; readonly flight: Flight<F> }
-  /** Wait for the flight to end, then ask again. */
-  | { readonly _tag: "Queue"; readonly flight: Flight<F> }
+  /** Wait for the flight's token, but no longer than `until`; then ask again. */
+  | { readonly _tag: "Join"; readonly flight: Flight<F>; readonly until: number }
   | { readonly _tag: "Fail"; readonly error: TokenError }
 
 /** What happened. */
-export type News =
-  /** The flight ended with a token. */
-  | { readonly _tag: "Arrived"; readonly held: Held }
-  /** The flight ended without one; no error if it was interrupted. */
-  | { readonly _tag: "Failed"; readonly error: Option.Option<TokenError> }
-  | { readonly _tag: "Forgotten" }
+export type News<F> =
+  /** A flight ended with a token. */
+  | { readonly _tag: "Arrived"; readonly flight: Flight<F>; readonly held: Held }
+  /** A flight ended without one; no error if it was interrupted. */
+  | { readonly _tag: "Failed"; readonly flight: Flight<F>; readonly error: Option.Option<TokenError> }
+  /** A flight needs longer. */
+  | { readonly _tag: "Extended"; readonly flight: Flight<F>; readonly deadline: number }
+  /** An API has rejected this token, and nobody asks for another one now. */
+  | { readonly _tag: "Rejected"; readonly token: AccessToken }
+  /** Forget every token up to this generation. */
+  | { readonly _tag: "Forgotten"; readonly generation: number }
+  | { readonly _tag: "Closed" }
 
 export interface Windows {
   readonly expiryLeeway: Duration.Duration
   readonly refreshAhead: Duration.Duration
   readonly refusalCooldown: Duration.Duration
+  readonly flightTimeout: Duration.Duration
 }
 
 export const initial: State<never> = {
   held: undefined,
+  handout: undefined,
+  before: undefined,
   rejected: [],
-  forgottenAt: -Infinity,
+  forgotten: -1,
+  epoch: 0,
   flight: undefined,
-  refusal: undefined,
-  renewalPause: undefined
+  cooldown: undefined,
+  renewalPause: undefined,
+  isClosed: false
 }
 
 /** The longest time that a refusal is remembered, unless `refusalCooldown` is longer. */
 const maxCooldown = 30_000
+
+/** More rejected tokens of one generation are not remembered. */
+const maxRejected = 16
+
+/** The longest `Retry-After` that is obeyed. */
+const maxRetryAfter = 5 * 60_000
+
+/** How long an API may take to know a new token. */
+const overlap = 10_000
+
+/** How long others wait for the replacement of a token that one API has rejected, before they go on with it. */
+const patience = 1_000
 
 /** A token with its windows. `jitter`, between 0.8 and 1.2, spreads renewals; each window is capped by the lifetime. */
 export const hold = (token: AccessToken, windows: Windows, jitter: number): Held => {
@@ -117,17 +152,24 @@ export const hold = (token: AccessToken, windows: Windows, jitter: number): Held
     from,
     refreshAt: Math.min(until, before(windows.refreshAhead, 0.2, jitter)),
     until,
-    isRefused: false
+    end,
+    isRejected: false
   }
 }
 
 /** Whether a token may be sent now. */
 export const isUsable = (held: Held | undefined, now: number): held is Held =>
-  held !== undefined && !held.isRefused && held.from <= now && now < held.until
+  held !== undefined && !held.isRejected && held.from <= now && now < held.until
+
+/** Whether a token had a life that was over before it arrived. */
+export const isOver = (token: AccessToken, now: number): boolean =>
+  Option.exists(
+    token.expiresAt,
+    (end) => DateTime.toEpochMillis(end) <= now && DateTime.toEpochMillis(end) > DateTime.toEpochMillis(token.issuedAt)
+  )
 
 /** Whether a token that a storage holds was forgotten here: the storage has not been told yet, or did not listen. */
-export const isForgotten = <F>(state: State<F>, stored: AccessToken): boolean =>
-  DateTime.toEpochMillis(stored.issuedAt) <= state.forgottenAt
+export const isForgotten = <F>(state: State<F>, stored: AccessToken): boolean => stored.generation <= state.forgotten
 
 /** Whether a token that a storage holds can be used now in place of a new one. */
 export const isReplacement = <F>(state: State<F>, stored: Held, now: number): boolean =>
@@ -136,94 +178,245 @@ export const isReplacement = <F>(state: State<F>, stored: Held, now: number): bo
   (state.held === undefined || supersedes(stored.token, state.held.token)) &&
   state.rejected.every((rejected) => supersedes(stored.token, rejected))
 
+/** The generation of a token that is fetched now. */
+export const nextGeneration = <F>(state: State<F>, stored: Option.Option<AccessToken>): number =>
+  1 + Math.max(
+    state.forgotten,
+    state.held?.token.generation ?? 0,
+    Option.match(stored, { onNone: () => 0, onSome: ({ generation }) => generation })
+  )
+
 /** A caller asks: what it gets, and the next state. */
-export const ask = <F>(state: State<F>, question: Question<F>, now: number): readonly [Answer<F>, State<F>] => {
-  const { held } = state
-  switch (question._tag) {
-    case "Needed": {
-      if (!isUsable(held, now)) return wait(state, question.flight, "absent", now)
-      const isQuiet = now < held.refreshAt || state.flight !== undefined ||
-        isWithin(state.renewalPause, now) || isWithin(state.refusal, now)
-      if (isQuiet) return [{ _tag: "Use", held }, state]
-      const flight: Flight<F> = { handle: question.flight, reason: "expiring", isOutdated: false }
-      return [{ _tag: "Renew", held, flight }, { ...state, flight }]
-    }
-    case "Rejected": {
-      const isHeld = held !== undefined && isSame(held.token, question.token)
-      if (!isHeld && isUsable(held, now)) {
-        // others may have given a newer one away, through the storage
-        return [{ _tag: "Use", held }, supersedes(question.token, held.token) ? reject(state, question.token) : state]
-      }
-      const refused = { ...reject(state, question.token), held: isHeld ? { ...held, isRefused: true } : held }
-      return wait(refused, question.flight, "rejected", now)
-    }
+export const ask = <F>(
+  state: State<F>,
+  question: Question<F>,
+  now: number,
+  windows: Windows
+): readonly [Decision<F>, State<F>] => {
+  if (state.isClosed) return [{ _tag: "Fail", error: new LayerClosed() }, state]
+  return question._tag === "Needed"
+    ? need(state, question.flight, now, windows)
+    : replace(state, question.token, question.flight, now, windows)
+}
+
+const need = <F>(state: State<F>, handle: F, now: number, windows: Windows): readonly [Decision<F>, State<F>] => {
+  const { flight, handout, held } = endOverlap(state, now)
+  const settled = handout === state.handout ? state : { ...state, handout }
+  if (isUsable(handout, now)) {
+    const isQuiet = handout !== held || now < handout.refreshAt || isUnderWay(flight, now) ||
+      isWithin(state.renewalPause, now) || isWithin(state.cooldown, now)
+    if (isQuiet) return [{ _tag: "Use", held: handout }, settled]
+    const next = newFlight(settled, handle, "expiring", now, windows)
+    return [{ _tag: "Renew", held: handout, flight: next }, { ...settled, flight: next }]
   }
+  if (held?.isRejected !== true || !isLasting(held, now)) return wait(settled, handle, "absent", now, windows)
+  // there is no replacement yet: one API's rejection must not take the others down
+  if (!isUnderWay(flight, now)) return wait(settled, handle, "absent", now, windows)
+  const until = flight.startedAt + patience
+  return now < until ? [{ _tag: "Join", flight, until }, settled] : [{ _tag: "Use", held }, settled]
+}
+
+const replace = <F>(
+  before: State<F>,
+  token: AccessToken,
+  handle: F,
+  now: number,
+  windows: Windows
+): readonly [Decision<F>, State<F>] => {
+  const state = { ...before, handout: endOverlap(before, now).handout }
+  const { handout, held } = state
+  if (held === undefined) return wait(reject(state, token), handle, "rejected", now, windows)
+  const earlier = handout === held ? state.before : handout
+  if (isSame(held.token, token) && isYoung(held, now) && isUsable(earlier, now)) {
+    return [{ _tag: "Use", held: earlier }, { ...state, handout: earlier }]
+  }
+  if (
+    !isSame(held.token, token) && !(handout !== undefined && isSame(handout.token, token)) && isUsable(handout, now)
+  ) {
+    // others may have given a newer one away, through the storage
+    return [{ _tag: "Use", held: handout }, supersedes(token, held.token) ? reject(state, token) : state]
+  }
+  if (isWithin(state.cooldown, now) && isTransient(state.cooldown.error) && isLasting(held, now)) {
+    return [{ _tag: "Fail", error: state.cooldown.error }, state]
+  }
+  return wait(rejectHeld(state, token), handle, "rejected", now, windows)
 }
 
 /** Something happened: whether there is a new current token, and the next state. */
 export const tell = <F>(
   state: State<F>,
-  news: News,
+  news: News<F>,
   now: number,
   windows: Windows
 ): readonly [boolean, State<F>] => {
-  const isOutdated = state.flight?.isOutdated === true
   switch (news._tag) {
     case "Arrived":
-      if (isOutdated) return [false, { ...state, forgottenAt: now, flight: undefined }]
-      // one that is over when it comes does not replace one that can be used
-      return isUsable(state.held, now) && now >= news.held.until
-        ? [false, { ...state, flight: undefined, renewalPause: renewalPause(state, now) }]
-        : [true, { ...initial, held: news.held }]
+      return arrive(state, news.flight, news.held, now)
     case "Failed":
-      return [false, {
-        ...state,
-        flight: undefined,
-        refusal: Option.match(Option.filter(news.error, (error) => !isOutdated && isRefusal(error)), {
-          onNone: () => state.refusal,
-          onSome: (error) => ({ error, ...cooldown(state.refusal, windows, now) })
-        }),
-        renewalPause: renewalPause(state, now)
-      }]
+      return [false, fail(state, news.flight, news.error, now, windows)]
+    case "Extended":
+      return [
+        false,
+        isCurrent(state, news.flight)
+          ? { ...state, flight: { ...state.flight, deadline: Math.max(state.flight.deadline, news.deadline) } }
+          : state
+      ]
+    case "Rejected": {
+      const { handout, held } = state
+      const isKnown = held !== undefined &&
+        (isSame(held.token, news.token) || (handout !== undefined && isSame(handout.token, news.token)))
+      return [
+        false,
+        isKnown ? { ...rejectHeld(state, news.token), cooldown: state.cooldown } : reject(state, news.token)
+      ]
+    }
     case "Forgotten":
       return [false, {
         ...initial,
-        forgottenAt: now,
-        flight: state.flight === undefined ? undefined : { ...state.flight, isOutdated: true }
+        isClosed: state.isClosed,
+        epoch: state.epoch + 1,
+        forgotten: Math.max(state.forgotten, news.generation, state.held?.token.generation ?? -1)
       }]
+    case "Closed":
+      return [false, { ...initial, isClosed: true, epoch: state.epoch, forgotten: state.forgotten }]
+  }
+}
+
+const arrive = <F>(state: State<F>, flight: Flight<F>, held: Held, now: number): readonly [boolean, State<F>] => {
+  if (flight.epoch !== state.epoch) {
+    return [false, { ...state, forgotten: Math.max(state.forgotten, held.token.generation) }]
+  }
+  const isLate = !isCurrent(state, flight)
+  const landed = isLate ? state : { ...state, flight: undefined }
+  // one that is over when it comes, or that nobody waits for any more, does not replace one that can be used
+  if (isUsable(state.held, now) && (isLate || now >= held.until)) {
+    return [false, isLate ? landed : { ...landed, renewalPause: renewalPause(state, now) }]
+  }
+  const before = flight.reason === "expiring" && isUsable(state.held, now) ? state.held : undefined
+  return [true, {
+    ...initial,
+    isClosed: state.isClosed,
+    epoch: state.epoch,
+    forgotten: state.forgotten,
+    flight: landed.flight,
+    held,
+    handout: held,
+    before
+  }]
+}
+
+const fail = <F>(
+  state: State<F>,
+  flight: Flight<F>,
+  error: Option.Option<TokenError>,
+  now: number,
+  windows: Windows
+): State<F> => {
+  if (!isCurrent(state, flight)) return state
+  const isLasted = Option.exists(error, isTransient) && state.held !== undefined && isLasting(state.held, now)
+  const held = isLasted && state.held.isRejected ? { ...state.held, isRejected: false } : state.held
+  return {
+    ...state,
+    held,
+    handout: state.handout === state.held ? held : state.handout,
+    flight: undefined,
+    cooldown: Option.match(error, {
+      onNone: () => state.cooldown,
+      onSome: (error) => cooldownAfter(error, flight, state.cooldown, windows, now)
+    }),
+    renewalPause: renewalPause(state, now)
   }
 }
 
 /** There is no token to use: wait for one, or get the reason why there is none. */
-const wait = <F>(state: State<F>, handle: F, reason: Reason, now: number): readonly [Answer<F>, State<F>] => {
-  if (state.flight !== undefined) {
-    return [{ _tag: state.flight.isOutdated ? "Queue" : "Join", flight: state.flight }, state]
+const wait = <F>(
+  state: State<F>,
+  handle: F,
+  reason: Reason,
+  now: number,
+  windows: Windows
+): readonly [Decision<F>, State<F>] => {
+  if (isUnderWay(state.flight, now)) {
+    return [{ _tag: "Join", flight: state.flight, until: state.flight.deadline }, state]
   }
-  if (isWithin(state.refusal, now)) return [{ _tag: "Fail", error: state.refusal.error }, state]
-  const flight: Flight<F> = { handle, reason, isOutdated: false }
+  if (isWithin(state.cooldown, now)) return [{ _tag: "Fail", error: state.cooldown.error }, state]
+  const flight = newFlight(state, handle, reason, now, windows)
   return [{ _tag: "Start", flight }, { ...state, flight }]
+}
+
+const newFlight = <F>(state: State<F>, handle: F, reason: Reason, now: number, windows: Windows): Flight<F> => ({
+  handle,
+  reason,
+  startedAt: now,
+  deadline: now + Duration.toMillis(windows.flightTimeout),
+  epoch: state.epoch
+})
+
+const isCurrent = <F>(
+  state: State<F>,
+  flight: Flight<F>
+): state is State<F> & { readonly flight: Flight<F> } => state.flight?.handle === flight.handle
+
+const isUnderWay = <F>(flight: Flight<F> | undefined, now: number): flight is Flight<F> =>
+  flight !== undefined && flight.startedAt <= now && now < flight.deadline
+
+/** Hands the newest token out again when its time has come, or when the one before it cannot be used any more. */
+const endOverlap = <F>(state: State<F>, now: number): State<F> =>
+  state.handout !== state.held &&
+    (state.held === undefined || !isYoung(state.held, now) || !isUsable(state.handout, now))
+    ? { ...state, handout: state.held }
+    : state
+
+const isYoung = (held: Held, now: number): boolean => held.from <= now && now < held.from + overlap
+
+/** Whether a token could still be sent, rejected or not. */
+const isLasting = (held: Held, now: number): boolean => held.from <= now && now < held.until
+
+/** The newest token counts as rejected; if the one before it was handed out in its place, both do. */
+const rejectHeld = <F>(state: State<F>, token: AccessToken): State<F> => {
+  const { held } = state
+  const rejected = held === undefined ? state : reject(state, held.token)
+  const isKnown = held !== undefined &&
+    (isSame(held.token, token) || (state.handout !== undefined && isSame(state.handout.token, token)))
+  if (!isKnown) return reject(state, token)
+  const gone = { ...held, isRejected: true }
+  return { ...rejected, held: gone, handout: gone, before: undefined }
 }
 
 const reject = <F>(state: State<F>, token: AccessToken): State<F> =>
   state.rejected.every((other) => supersedes(token, other))
-    ? { ...state, rejected: [...state.rejected.filter((other) => supersedes(other, token)), token] }
+    ? { ...state, rejected: [...state.rejected.filter((other) => supersedes(other, token)), token].slice(-maxRejected) }
     : state
 
 const isWithin = <P extends Pause>(pause: P | undefined, now: number): pause is P =>
   pause !== undefined && pause.from <= now && now < pause.until
 
-const cooldown = (before: Refusal | undefined, windows: Windows, now: number): Pause => {
+const cooldownAfter = <F>(
+  error: TokenError,
+  flight: Flight<F>,
+  before: Cooldown | undefined,
+  windows: Windows,
+  now: number
+): Cooldown | undefined => {
   const base = Duration.toMillis(windows.refusalCooldown)
-  const pause = before === undefined ? base : Math.min(2 * (before.until - before.from), Math.max(base, maxCooldown))
-  return { from: now, until: now + pause }
+  if (isTransient(error)) {
+    const asked = error._tag === "TokenErrorResponse" && error.retryAfter !== undefined
+      ? Math.min(Duration.toMillis(error.retryAfter), maxRetryAfter)
+      : 0
+    return { error, from: flight.startedAt, until: Math.max(flight.startedAt + base, now + asked), pause: 0 }
+  }
+  if (!isRemembered(error)) return before
+  const pause = before === undefined || before.pause === 0
+    ? base
+    : Math.min(2 * before.pause, Math.max(base, maxCooldown))
+  return { error, from: now, until: now + pause, pause }
 }
 
-/** After a renewal in vain a quarter of the time that is left passes before the next. */
-const renewalPause = <F>({ held }: State<F>, now: number): Pause | undefined =>
-  isUsable(held, now) ? { from: now, until: now + left(held, now) / 4 } : undefined
+/** Whether another attempt would only repeat the failure. A sign-in that timed out may be begun anew at once. */
+const isRemembered = (error: TokenError): boolean =>
+  error._tag === "TokenErrorResponse" || error._tag === "InvalidTokenResponse" || error._tag === "DiscoveryError" ||
+  (error._tag === "AuthorizationError" && error.reason === "AccessDenied")
 
-const left = (held: Held, now: number): number =>
-  Option.match(held.token.expiresAt, {
-    onNone: () => Infinity,
-    onSome: (expiresAt) => DateTime.toEpochMillis(expiresAt) - now
-  })
+/** After a renewal that failed a quarter of the time that is left passes before the next. */
+const renewalPause = <F>({ held }: State<F>, now: number): Pause | undefined =>
+  isUsable(held, now) ? { from: now, until: now + (held.end - now) / 4 } : undefined

@@ -1,0 +1,446 @@
+/** Sends requests with a token, and does what `on401` decides when an API rejects it. */
+import * as Headers from "@effect/platform/Headers"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { pipe } from "effect/Function"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import { type AccessToken, isSame } from "../../AccessToken.ts"
+import {
+  type ConfigurationError,
+  isTokenError,
+  isTransient,
+  type TokenError,
+  TokenRequestError
+} from "../../TokenError.ts"
+import * as TokenMetrics from "../../TokenMetrics.ts"
+import { inModule } from "../log.ts"
+import { discardBody, isReplayable } from "./body.ts"
+import { isNonceChallenge } from "./challenges.ts"
+import { concealCause, type Concealed } from "./conceal.ts"
+import * as On401 from "./on401.ts"
+import * as Origins from "./origins.ts"
+import { checkHeader, type DPoP, headerName, type HeaderOptions, putHeader } from "./presentation.ts"
+import { concealIn, RedactedResponse } from "./redactedResponse.ts"
+
+type Request = HttpClientRequest.HttpClientRequest
+type Response = HttpClientResponse.HttpClientResponse
+
+/** What is needed of a `TokenService`. */
+export interface Tokens {
+  readonly get: Effect.Effect<AccessToken, TokenError>
+  readonly refresh: (rejected: AccessToken) => Effect.Effect<AccessToken, TokenError>
+  readonly reject?: (token: AccessToken) => Effect.Effect<void>
+}
+
+export interface Options {
+  readonly origins: ReadonlyArray<string | URL> | "any"
+  readonly header?: HeaderOptions | undefined
+  readonly isRejected?: ((response: Response) => boolean) | undefined
+  readonly dpop?: Effect.Effect<DPoP, ConfigurationError> | undefined
+}
+
+/** A response, and the request and the token that it answers. */
+export interface Sent<E, R> {
+  readonly request: Request
+  readonly token: AccessToken
+  readonly response: Response
+  /** The response as the client below returned it: as a success, or as the error of a client under `filterStatusOk`. */
+  readonly result: Effect.Effect<Response, E, R>
+  readonly secrets: () => ReadonlyArray<string>
+}
+
+/** How a flavour of the client says that there is no token, that a rejection is final, and that a scope is missing. */
+export interface Flavour<E2> {
+  readonly fail: <E>(cause: Cause.Cause<E | TokenError>, request: Request) => Effect.Effect<never, E | E2>
+  readonly reject: <E, R>(rejected: Sent<E, R>) => Effect.Effect<Response, E | E2, R>
+  readonly forbid: <E, R>(forbidden: Sent<E, R>) => Effect.Effect<Response, E | E2, R>
+}
+
+export type Authorize = <E, R, E2>(
+  client: HttpClient.HttpClient.With<E, R>,
+  flavour: Flavour<E2>
+) => HttpClient.HttpClient.With<E | E2 | HttpClientError.RequestError, R>
+
+/** What all requests of a middleware share. */
+interface Shared {
+  readonly tokens: Tokens
+  readonly originOf: (url: string) => string
+  readonly memories: Memories
+  readonly isRejected: (response: Response) => boolean
+  readonly put: (request: Request, token: AccessToken) => Request
+  readonly dpop: DPoP | undefined
+  readonly headers: ReadonlyArray<string>
+  readonly notes: Notes
+  /** The last failure of a refresh: who meets it again has not caused it. */
+  readonly lastFailure: { error: TokenError | undefined }
+}
+
+export const makeMiddleware = (options: Options, tokens: Tokens): Effect.Effect<Authorize, ConfigurationError> =>
+  Effect.gen(function*() {
+    yield* checkHeader(options.header ?? {})
+    const originOf = yield* Origins.originOf(options.origins)
+    const dpop = options.dpop === undefined ? undefined : yield* options.dpop
+    const shared: Shared = {
+      tokens,
+      originOf,
+      memories: makeMemories(options.origins === "any"),
+      isRejected: options.isRejected ?? ((response) => response.status === 401),
+      put: putHeader(options.header),
+      dpop,
+      headers: dpop === undefined ? [headerName(options.header)] : ["authorization", "dpop"],
+      notes: makeNotes(options.origins),
+      lastFailure: { error: undefined }
+    }
+    return (client, flavour) => makeClient(shared, client, flavour)
+  })
+
+const makeClient = <E, R, E2>(
+  shared: Shared,
+  client: HttpClient.HttpClient.With<E, R>,
+  flavour: Flavour<E2>
+): HttpClient.HttpClient.With<E | E2 | HttpClientError.RequestError, R> => {
+  type Result = Effect.Effect<Response, E | E2, R>
+
+  const send = shared.dpop === undefined
+    ? (request: Request, token: AccessToken): Effect.Effect<Response, E | TokenError, R> =>
+      client.execute(shared.put(request, token))
+    : sendWithProof(client, shared.dpop)
+
+  /**
+   * Gets a token and sends the request. It is wrapped around `execute`: what the client below does to a request, it does to
+   * each one that is sent.
+   */
+  const attempt = (
+    request: Request,
+    origin: string,
+    token: Effect.Effect<AccessToken, TokenError>,
+    onRejected: (rejected: Sent<E | E2, R>) => Result
+  ): Result => {
+    let sent: AccessToken | undefined
+    return Effect.matchCauseEffect(
+      Effect.flatMap(token, (token) => {
+        sent = token
+        return send(request, token)
+      }),
+      {
+        onSuccess: (response): Result => {
+          const token = sent
+          if (token === undefined) return Effect.succeed(response)
+          const concealed = concealedBy(shared.headers, token)
+          const result = Effect.succeed(new RedactedResponse(response, concealed))
+          return judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
+        },
+        onFailure: (cause): Result => {
+          const token = sent
+          if (token === undefined) return flavour.fail(cause, request)
+          const concealed = concealedBy(shared.headers, token)
+          const result = flavour.fail(concealCause(cause, concealIn(concealed)), request)
+          const response = responseIn(cause)
+          return response === undefined
+            ? result
+            : judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
+        }
+      }
+    )
+  }
+
+  const judge = (
+    sent: Sent<E | E2, R>,
+    origin: string,
+    onRejected: (rejected: Sent<E | E2, R>) => Result
+  ): Result => {
+    const { response, result } = sent
+    if (shared.isRejected(response)) return onRejected(sent)
+    const shown = response.status === 403 ? flavour.forbid(sent) : result
+    return shared.memories.isEmpty() || response.status >= 500
+      ? shown
+      : Effect.zipRight(shared.memories.change(origin, On401.onAccepted), shown)
+  }
+
+  /** The response's body is discarded, the token is refreshed, the request is sent again: once. */
+  const replay = (origin: string, rejected: Sent<E | E2, R>): Result =>
+    Effect.suspend(() => {
+      const { request, response, token } = rejected
+      const known = shared.lastFailure.error
+      let outcome: "unsent" | "rejected" | "answered" = "unsent"
+      const fresh = pipe(
+        shared.tokens.refresh(token),
+        Effect.tap(() =>
+          Effect.sync(() => {
+            outcome = "answered"
+            shared.lastFailure.error = undefined
+          })
+        ),
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            shared.lastFailure.error = error
+          })
+        )
+      )
+      return pipe(
+        Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
+        inModule("AuthorizedHttpClient"),
+        Effect.zipRight(known === undefined ? discardBody(response) : Effect.void),
+        Effect.zipRight(Effect.either(fresh)),
+        Effect.flatMap((refreshed): Result => {
+          // during an outage the token stays in use: one request has told of it, the others get their response
+          const isKnown = refreshed._tag === "Left" && refreshed.left === known && isTransient(refreshed.left)
+          return isKnown
+            ? flavour.reject(rejected)
+            : Effect.zipRight(
+              known === undefined ? Effect.void : discardBody(response),
+              attempt(request, origin, refreshed, (again) => {
+                outcome = "rejected"
+                return Effect.zipRight(noteRejected(shared, origin, token, again.token), flavour.reject(again))
+              })
+            )
+        }),
+        Effect.onExit((exit) =>
+          outcome === "unsent"
+            ? Effect.void
+            : Metric.increment(Metric.tagged(
+              TokenMetrics.replays,
+              "outcome",
+              outcome === "rejected" ? "refused" : Exit.isSuccess(exit) ? "accepted" : "failed"
+            ))
+        ),
+        Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
+      )
+    })
+
+  const recover = (origin: string, rejected: Sent<E | E2, R>): Result =>
+    Effect.flatMap(
+      shared.memories.decide(origin, {
+        token: rejected.token,
+        isReplayable: isReplayable(rejected.request.body)
+      }),
+      (decision) => {
+        switch (decision) {
+          case "PassThrough":
+            return flavour.reject(rejected)
+          case "Replay":
+            return replay(origin, rejected)
+          case "Renew":
+            return Effect.zipRight(renew(shared, origin, rejected.token), flavour.reject(rejected))
+        }
+      }
+    )
+
+  const authorized = (request: Request, origin: string): Result =>
+    attempt(
+      request,
+      origin,
+      shared.tokens.get,
+      (rejected) =>
+        shared.dpop !== undefined && isNonceChallenge(rejected.response)
+          ? flavour.reject(rejected)
+          : Effect.catchTag(Effect.fail(unauthorized), "Unauthorized", () => recover(origin, rejected))
+    )
+
+  return HttpClient.makeWith(
+    Effect.flatMap((request: Request): Effect.Effect<Response, E | E2 | HttpClientError.RequestError, R> => {
+      const origin = shared.originOf(request.url)
+      if (origin === "other") return shared.notes.passThrough(request, client.execute(request))
+      if (origin === "relative") return Effect.fail(relativeUrl(request))
+      return concealedInSpans(shared.headers, authorized(request, origin))
+    }),
+    Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
+  )
+}
+
+/** What a rejected token is inside: the error itself is made only if the rejection is final. */
+const unauthorized = { _tag: "Unauthorized" } as const
+
+/**
+ * Sends a request with a proof. A response that asks for another nonce gets the same token with a new proof, once; with the
+ * replay after a 401 that is four sends at most.
+ */
+const sendWithProof = <E, R>(client: HttpClient.HttpClient.With<E, R>, dpop: DPoP) => {
+  const once = (
+    request: Request,
+    token: AccessToken,
+    nonce: Option.Option<string>
+  ): Effect.Effect<Proved<E>, TokenRequestError, R> =>
+    pipe(
+      dpop.prove(request, { token: Option.some(token), nonce }),
+      Effect.mapError((description) =>
+        new TokenRequestError({
+          reason: "Secret",
+          endpoint: Origins.withoutQuery(request.url),
+          attempts: 1,
+          description
+        })
+      ),
+      Effect.flatMap((proved) =>
+        Effect.flatMap(Effect.exit(client.execute(proved)), (exit): Effect.Effect<Proved<E>> => {
+          const response = Exit.isSuccess(exit) ? exit.value : responseIn(exit.cause)
+          if (response === undefined) return Effect.succeed({ exit, again: Option.none() })
+          return Effect.map(
+            dpop.learn(proved, response, Option.none()),
+            (repeat) => ({ exit, again: Option.map(repeat, ({ nonce }) => ({ response, nonce })) })
+          )
+        })
+      )
+    )
+  return (request: Request, token: AccessToken): Effect.Effect<Response, E | TokenError, R> =>
+    Effect.flatMap(
+      once(request, token, Option.none()),
+      ({ again, exit }): Effect.Effect<Response, E | TokenError, R> =>
+        Option.isNone(again) || !isReplayable(request.body)
+          ? exit
+          : Effect.zipRight(
+            discardBody(again.value.response),
+            Effect.flatMap(once(request, token, again.value.nonce), ({ exit }) => exit)
+          )
+    )
+}
+
+/** How a request with a proof ended, and the response that asks for another proof. */
+interface Proved<E> {
+  readonly exit: Exit.Exit<Response, E>
+  readonly again: Option.Option<{ readonly response: Response; readonly nonce: Option.Option<string> }>
+}
+
+const concealedBy = (headers: ReadonlyArray<string>, token: AccessToken): Concealed => ({
+  headers,
+  secrets: () => [Redacted.value(token.value)]
+})
+
+/** The response in the error of a client that turns statuses into errors; not that of a token endpoint. */
+const responseIn = (cause: Cause.Cause<unknown>): Response | undefined => {
+  const error = Option.getOrUndefined(Cause.failureOption(cause))
+  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode" &&
+      !isTokenError(error.cause)
+    ? error.response
+    : undefined
+}
+
+/** A program may have replaced the list of headers that spans do not show. */
+const concealedInSpans = <A, E, R>(
+  names: ReadonlyArray<string>,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime<A, E, R>((fiber) => {
+    const redacted = fiber.getFiberRef(Headers.currentRedactedNames)
+    return names.every((name) => redacted.includes(name))
+      ? effect
+      : Effect.locally(effect, Headers.currentRedactedNames, [...redacted, ...names])
+  })
+
+const relativeUrl = (request: Request): HttpClientError.RequestError =>
+  new HttpClientError.RequestError({
+    request,
+    reason: "InvalidUrl",
+    description: "the URL is relative where the token is put on: set the base URL above the authorized client, " +
+      "with HttpClient.mapRequest(HttpClientRequest.prependUrl(…))"
+  })
+
+/** Without a replay the caller gets the response at once; the token is renewed for the next request. */
+const renew = ({ memories, tokens }: Shared, origin: string, rejected: AccessToken) =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) =>
+    pipe(
+      tokens.refresh(rejected),
+      // one that was there already may have been accepted before
+      Effect.flatMap((fresh) =>
+        DateTime.toEpochMillis(fresh.issuedAt) >= now
+          ? memories.change(origin, (memory, now) => On401.onFetched(memory, fresh, now))
+          : Effect.void
+      ),
+      Effect.ignore,
+      Effect.forkDaemon,
+      // lets the refresh begin, so that the rejected token is not handed out again
+      Effect.zipRight(Effect.yieldNow())
+    ))
+
+/** The token of the replay was rejected too. Where it was an earlier one, both are. */
+const noteRejected = ({ memories, tokens }: Shared, origin: string, first: AccessToken, second: AccessToken) =>
+  Effect.zipRight(
+    memories.change(origin, (memory, now) => On401.onRejectedReplay(memory, second, now)),
+    tokens.reject !== undefined && second.generation < first.generation && !isSame(first, second)
+      ? tokens.reject(second)
+      : Effect.void
+  )
+
+interface Memories {
+  readonly isEmpty: () => boolean
+  readonly change: (origin: string, f: (memory: On401.Memory, now: number) => On401.Memory) => Effect.Effect<void>
+  readonly decide: (
+    origin: string,
+    rejected: { readonly token: AccessToken; readonly isReplayable: boolean }
+  ) => Effect.Effect<On401.Decision>
+}
+
+/** What is remembered of each listed origin; with `"any"` all origins share one memory, and its budget. */
+const makeMemories = (isShared: boolean): Memories => {
+  const memories = new Map<string, On401.Memory>()
+  let doubtful = 0
+  const set = (key: string, memory: On401.Memory) => {
+    const before = memories.get(key)
+    doubtful += (memory.rejection === undefined ? 0 : 1) - (before?.rejection === undefined ? 0 : 1)
+    memories.set(key, memory)
+  }
+  const keyOf = (origin: string) => isShared ? "any" : origin
+  const get = (key: string) => memories.get(key) ?? On401.forgotten
+  return {
+    isEmpty: () => doubtful === 0,
+    change: (origin, f) => Effect.map(Clock.currentTimeMillis, (now) => set(keyOf(origin), f(get(keyOf(origin)), now))),
+    decide: (origin, rejected) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        const [decision, memory] = On401.on401(get(keyOf(origin)), rejected, now)
+        set(keyOf(origin), memory)
+        return decision
+      })
+  }
+}
+
+interface Notes {
+  readonly passThrough: <E, R>(
+    request: Request,
+    sent: Effect.Effect<Response, E, R>
+  ) => Effect.Effect<Response, E, R>
+}
+
+/** More origins than this are not told apart in the log. */
+const maxNoted = 100
+
+/** Tells, once per origin, of requests that go without a token: what is missing may be an origin in the list. */
+const makeNotes = (origins: Options["origins"]): Notes => {
+  const passed = new Set<string>()
+  const refused = new Set<string>()
+  const once = (seen: Set<string>, origin: string, log: Effect.Effect<void>) => {
+    if (seen.has(origin) || seen.size >= maxNoted) return Effect.void
+    seen.add(origin)
+    return inModule("AuthorizedHttpClient")(log)
+  }
+  const warn = (origin: string) =>
+    Effect.suspend(() =>
+      once(
+        refused,
+        origin,
+        Effect.logWarning(
+          `${origin} answered 401 to a request without a token: it is not in origins (${String(origins)}). ` +
+            "Add it if it is your API"
+        )
+      )
+    )
+  return {
+    passThrough: (request, sent) => {
+      const origin = Origins.originIn(request.url)
+      return pipe(
+        once(passed, origin, Effect.logDebug("requests to this origin go without a token", { origin })),
+        Effect.zipRight(sent),
+        Effect.tap((response) => response.status === 401 ? warn(origin) : Effect.void),
+        Effect.tapErrorCause((cause) => responseIn(cause)?.status === 401 ? warn(origin) : Effect.void)
+      )
+    }
+  }
+}

@@ -1,0 +1,141 @@
+/** One fetch for all who share a storage: look there, enter the exclusive section, look again, run the grant, store. */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { pipe } from "effect/Function"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import { AccessToken, isHeaderSafe, isSame, timeToLive } from "../../AccessToken.ts"
+import { InvalidTokenResponse, type TokenError, TokenRequestError } from "../../TokenError.ts"
+import type { GuardedStorage } from "./guardedStorage.ts"
+import * as TokenState from "./state.ts"
+
+export interface SharedFetch<F, R> {
+  readonly shared: GuardedStorage
+  readonly acquire: (previous: Option.Option<AccessToken>) => Effect.Effect<AccessToken, TokenError, R>
+  readonly state: Effect.Effect<TokenState.State<F>>
+  readonly windows: TokenState.Windows
+  readonly now: () => number
+  /** The epoch in which the flight began: what was forgotten since is not stored. */
+  readonly epoch: number
+}
+
+/**
+ * How often a process that waits for another one looks at the storage; pauses of whole milliseconds. It waits as long as
+ * the other one renews its lease.
+ */
+const polling = pipe(
+  Schedule.exponential("50 millis", 1.5),
+  Schedule.either(Schedule.spaced("1 second")),
+  Schedule.jittered,
+  Schedule.modifyDelay((_, pause) => Duration.millis(Math.ceil(Duration.toMillis(pause))))
+)
+
+export const fetchShared = <F, R>(options: SharedFetch<F, R>): Effect.Effect<AccessToken, TokenError, R> =>
+  Effect.flatMap(replacement(options), (found) => {
+    if (Option.isSome(found)) return Effect.succeed(found.value)
+    let isEntered = false
+    const section = options.shared.exclusive(Effect.suspend(() => {
+      isEntered = true
+      return fetch(options)
+    }))
+    const watch = pipe(
+      Effect.flatten(replacement(options)),
+      Effect.retry(polling),
+      Effect.delay("50 millis"),
+      Effect.flatMap((other) => isEntered ? Effect.never : Effect.succeed(other)),
+      Effect.catchAll(() => Effect.never)
+    )
+    return Effect.raceFirst(section, watch)
+  })
+
+const fetch = <F, R>(options: SharedFetch<F, R>): Effect.Effect<AccessToken, TokenError, R> =>
+  Effect.gen(function*() {
+    const { acquire, epoch, now, shared } = options
+    const found = yield* shared.get
+    const state = yield* options.state
+    if (Option.isSome(found) && isReplacement(options, state, found.value)) return found.value
+    const previous = newest(
+      Option.filter(found, (token) => !TokenState.isForgotten(state, token)),
+      Option.map(Option.fromNullable(state.held), (held) => held.token)
+    )
+    const first = yield* run(acquire, previous)
+    // a laptop may have slept while the response was on its way
+    const acquired = TokenState.isOver(first, now()) ? yield* run(acquire, Option.some(first)) : first
+    const stored = yield* isTaken(shared, acquired, previous)
+    if (stored) return acquired
+    const generation = TokenState.nextGeneration(yield* options.state, found)
+    const token = new AccessToken({ ...acquired, generation })
+    const isForgotten = (yield* options.state).epoch !== epoch
+    const isOver = Option.contains(timeToLive(token, now()), 0)
+    if (!isOver && !isForgotten) yield* shared.set(token)
+    return token
+  })
+
+/** Whether a grant has taken the token of another process instead of asking for one. */
+const isTaken = (shared: GuardedStorage, token: AccessToken, previous: Option.Option<AccessToken>) =>
+  token.generation === 0 || Option.exists(previous, (before) => isSame(before, token))
+    ? Effect.succeed(false)
+    : Effect.map(shared.get, Option.exists((stored) => isSame(stored, token)))
+
+/** Runs the grant. What it may not do becomes a typed error in words of ours. */
+const run = <R>(
+  acquire: (previous: Option.Option<AccessToken>) => Effect.Effect<AccessToken, TokenError, R>,
+  previous: Option.Option<AccessToken>
+): Effect.Effect<AccessToken, TokenError, R> =>
+  pipe(
+    Effect.suspend(() => acquire(previous)),
+    Effect.catchAllCause((cause) =>
+      Option.match(Cause.failureOption(cause), {
+        onNone: () => Cause.isInterruptedOnly(cause) ? Effect.interrupt : Effect.fail(defect),
+        onSome: Effect.fail
+      })
+    ),
+    Effect.flatMap(presentable)
+  )
+
+const defect = new TokenRequestError({
+  reason: "Transport",
+  endpoint: "the grant",
+  attempts: 1,
+  description: "The grant failed with a defect"
+})
+
+/** White space around a token is taken off; no other character may break the header that it is sent in. */
+const presentable = (token: AccessToken): Effect.Effect<AccessToken, InvalidTokenResponse> => {
+  const value = Redacted.value(token.value)
+  if (isHeaderSafe(value)) return Effect.succeed(token)
+  const trimmed = value.trim()
+  return isHeaderSafe(trimmed)
+    ? Effect.succeed(new AccessToken({ ...token, value: Redacted.make(trimmed) }))
+    : Effect.fail(
+      new InvalidTokenResponse({
+        endpoint: "the grant",
+        issue: "access_token is empty or has a character that a header must not carry"
+      })
+    )
+}
+
+/** The token of the storage, if it can be used in place of a new one. */
+const replacement = <F, R>(options: SharedFetch<F, R>) =>
+  Effect.zipWith(
+    options.shared.get,
+    options.state,
+    (found, state) => Option.filter(found, (token) => isReplacement(options, state, token))
+  )
+
+const isReplacement = <F, R>(
+  { now, windows }: SharedFetch<F, R>,
+  state: TokenState.State<F>,
+  token: AccessToken
+): boolean => TokenState.isReplacement(state, TokenState.hold(token, windows, 1), now())
+
+/** Of the token that is stored and the one that is held, the one of the later generation. What is stored wins a tie. */
+const newest = (
+  stored: Option.Option<AccessToken>,
+  held: Option.Option<AccessToken>
+): Option.Option<AccessToken> =>
+  Option.isSome(stored) && Option.isSome(held) && held.value.generation > stored.value.generation
+    ? held
+    : Option.orElse(stored, () => held)
