@@ -37,7 +37,7 @@ export const originOf = (
         if (url.startsWith(origin) && endsOrigin(url.charCodeAt(origin.length))) return origin
       }
       // a browser reads "https:api.test/x" as a path of its own page
-      if (!absolute.test(url) || !URL.canParse(url)) return "relative"
+      if (pathOfPage.test(url) || !URL.canParse(url)) return "relative"
       const parsed = new URL(url)
       if (!isMeant(parsed)) return "other"
       if (origins === "any" && known.length < 16) known.push(parsed.origin)
@@ -45,7 +45,7 @@ export const originOf = (
     }
   })
 
-const absolute = /^[a-z][a-z0-9+.-]*:\/\//i
+const pathOfPage = /^\s*https?:(?!\/\/)/i
 
 /** The end of the text, or one of `/?#`. */
 const endsOrigin = (code: number): boolean => Number.isNaN(code) || code === 47 || code === 63 || code === 35

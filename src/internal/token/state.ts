@@ -193,10 +193,13 @@ export const ask = <F>(
   now: number,
   windows: Windows
 ): readonly [Decision<F>, State<F>] => {
-  if (state.isClosed) return [{ _tag: "Fail", error: new LayerClosed() }, state]
-  return question._tag === "Needed"
+  const [decision, next] = question._tag === "Needed"
     ? need(state, question.flight, now, windows)
     : replace(state, question.token, question.flight, now, windows)
+  if (!state.isClosed || decision._tag === "Use" || decision._tag === "Fail") return [decision, next]
+  return decision._tag === "Renew"
+    ? [{ _tag: "Use", held: decision.held }, state]
+    : [{ _tag: "Fail", error: new LayerClosed() }, state]
 }
 
 const need = <F>(state: State<F>, handle: F, now: number, windows: Windows): readonly [Decision<F>, State<F>] => {
@@ -278,7 +281,8 @@ export const tell = <F>(
         forgotten: Math.max(state.forgotten, news.generation, state.held?.token.generation ?? -1)
       }]
     case "Closed":
-      return [false, { ...initial, isClosed: true, epoch: state.epoch, forgotten: state.forgotten }]
+      // a token that is good serves on; nothing is fetched any more
+      return [false, { ...state, isClosed: true, flight: undefined }]
   }
 }
 
