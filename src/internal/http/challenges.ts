@@ -58,3 +58,7 @@ export const isNonceChallenge = (response: Response): boolean =>
   challengesOf(response, []).some(({ params, scheme }) =>
     scheme.toLowerCase() === "dpop" && params["error"] === "use_dpop_nonce"
   )
+
+/** A parameter of any challenge of a `WWW-Authenticate` header. */
+export const challengeParam = (header: string, name: string): string | undefined =>
+  parseChallenges(truncate(header, maxHeader)).find(({ params }) => params[name] !== undefined)?.params[name]
