@@ -20,6 +20,7 @@ import {
 } from "effect"
 import {
   AccessToken,
+  AuthorizationServer,
   type Grant,
   TokenEndpoint,
   TokenError,
@@ -66,7 +67,7 @@ const assertSame = (error: unknown, expected: TokenError.TokenError) => {
 /** A grant that is answered by a script; `n` is the number of the token request, from 0. */
 const scriptedGrant = <R = never>(
   script: (n: number, previous: Option.Option<Token>) => Effect.Effect<Token, TokenError.TokenError, R> = (n) =>
-    Effect.delay(issue(`token ${n}`), "100 millis")
+    Effect.delay(issue(`token-${n}`), "100 millis")
 ) => {
   const previous: Array<Option.Option<Token>> = []
   let underWay = 0
@@ -100,21 +101,26 @@ const stub: TokenEndpoint.TokenEndpoint["Type"] = {
   request: () => Effect.dieMessage("the endpoint is not asked here")
 }
 
+const server: AuthorizationServer.AuthorizationServer["Type"] = {
+  identity: "an endpoint",
+  clientId: "client",
+  metadata: Effect.succeed(
+    new AuthorizationServer.Metadata({ issuer: "https://auth.test", tokenEndpoint: "https://auth.test/token" })
+  ),
+  request: () => Effect.dieMessage("the server is not asked here")
+}
+
 /** The service, its renewals not jittered. */
 const make = <R = never>(
   options: TokenService.Options<R>,
   storage: TokenStorage.Storage = TokenStorage.none
 ): Effect.Effect<Service, never, R | Scope.Scope> =>
-  Effect.map(
-    TokenService.make(options).pipe(
-      Effect.provideService(TokenEndpoint.TokenEndpoint, stub),
-      Effect.provideService(TokenStorage.TokenStorage, storage)
-    ),
-    (service) => ({
-      get: Effect.withRandom(service.get, Random.fixed([0.5])),
-      refresh: (rejected) => Effect.withRandom(service.refresh(rejected), Random.fixed([0.5])),
-      invalidate: service.invalidate
-    })
+  TokenService.make(options).pipe(
+    Effect.orDie,
+    Effect.provideService(TokenEndpoint.TokenEndpoint, stub),
+    Effect.provideService(AuthorizationServer.AuthorizationServer, server),
+    Effect.provideService(TokenStorage.TokenStorage, storage),
+    Effect.withRandom(Random.fixed([0.5]))
   )
 
 const getIn = (service: Service) => Effect.map(inTime(service.get), value)
@@ -135,7 +141,7 @@ describe("TokenService", () => {
         const service = yield* make({ grant })
         yield* TestClock.adjust("1 day")
         assert.strictEqual(asked(), 0)
-        assert.strictEqual(yield* getIn(service), "token 0")
+        assert.strictEqual(yield* getIn(service), "token-0")
         yield* TestClock.adjust("1 day")
         assert.strictEqual(asked(), 1)
       }))
@@ -145,7 +151,7 @@ describe("TokenService", () => {
         const { asked, grant } = scriptedGrant()
         const service = yield* make({ grant })
         const tokens = yield* inTime(many(100, service.get))
-        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token 0"]))
+        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token-0"]))
         yield* Effect.repeatN(service.get, 100)
         assert.strictEqual(asked(), 1)
       }))
@@ -161,7 +167,7 @@ describe("TokenService", () => {
         assert.isTrue(isInterruption(yield* Fiber.interrupt(first)))
         yield* TestClock.adjust("100 millis")
         const tokens = yield* Fiber.join(Fiber.all(others))
-        assert.deepStrictEqual(new Set(Array.from(tokens, value)), new Set(["token 0"]))
+        assert.deepStrictEqual(new Set(Array.from(tokens, value)), new Set(["token-0"]))
         assert.deepStrictEqual([asked(), interrupted()], [1, 0])
       }))
 
@@ -173,7 +179,7 @@ describe("TokenService", () => {
         yield* settle
         yield* Fiber.interruptAll(callers)
         yield* TestClock.adjust("100 millis")
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         assert.strictEqual(asked(), 1)
       }))
 
@@ -186,7 +192,7 @@ describe("TokenService", () => {
         yield* settle
         yield* Fiber.interruptFork(uninterruptible)
         yield* TestClock.adjust("100 millis")
-        assert.strictEqual(value(yield* Fiber.join(other)), "token 0")
+        assert.strictEqual(value(yield* Fiber.join(other)), "token-0")
         assert.isTrue(Option.isSome(yield* uninterruptible.poll))
         assert.strictEqual(asked(), 1)
       }))
@@ -194,7 +200,7 @@ describe("TokenService", () => {
     it.scoped("a failure goes to those who wait, and the next caller tries anew", () =>
       Effect.gen(function*() {
         const { asked, grant } = scriptedGrant((n) =>
-          Effect.delay(n === 0 ? Effect.fail(noAnswer) : issue(`token ${n}`), "100 millis")
+          Effect.delay(n === 0 ? Effect.fail(noAnswer) : issue(`token-${n}`), "100 millis")
         )
         const service = yield* make({ grant })
         const results = yield* inTime(
@@ -202,7 +208,7 @@ describe("TokenService", () => {
         )
         for (const result of results) assertSame(Option.getOrNull(Either.getLeft(result)), noAnswer)
         assert.strictEqual(asked(), 1)
-        assert.strictEqual(yield* getIn(service), "token 1")
+        assert.strictEqual(yield* getIn(service), "token-1")
       }))
 
     for (
@@ -215,7 +221,7 @@ describe("TokenService", () => {
     ) {
       it.scoped(`a grant that ${how} fails those who wait with it, and the next caller tries anew`, () =>
         Effect.gen(function*() {
-          const { grant } = scriptedGrant((n) => n === 0 ? defect() : issue(`token ${n}`))
+          const { grant } = scriptedGrant((n) => n === 0 ? defect() : issue(`token-${n}`))
           const service = yield* make({ grant })
           const exits = yield* inTime(
             many(3, Effect.exit(service.get))
@@ -223,16 +229,16 @@ describe("TokenService", () => {
           for (const exit of exits) {
             assert.isTrue(Exit.isFailure(exit) && Chunk.size(Cause.defects(exit.cause)) === 1)
           }
-          assert.strictEqual(yield* getIn(service), "token 1")
+          assert.strictEqual(yield* getIn(service), "token-1")
         }))
     }
 
     it.scoped("a grant that interrupts itself leaves nobody waiting", () =>
       Effect.gen(function*() {
-        const { grant } = scriptedGrant((n) => n === 0 ? Effect.interrupt : issue(`token ${n}`))
+        const { grant } = scriptedGrant((n) => n === 0 ? Effect.interrupt : issue(`token-${n}`))
         const service = yield* make({ grant })
         yield* inTime(Effect.exit(many(3, service.get)))
-        assert.strictEqual(yield* getIn(service), "token 1")
+        assert.strictEqual(yield* getIn(service), "token-1")
       }))
   })
 
@@ -266,7 +272,7 @@ describe("TokenService", () => {
         const service = yield* Scope.extend(make({ grant }), scope)
         yield* getIn(service)
         yield* Scope.close(scope, Exit.void)
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         yield* TestClock.adjust("1 day")
         assert.isTrue(isInterruption(yield* inTime(Effect.exit(service.get))))
         assert.isTrue(isInterruption(yield* inTime(Effect.exit(Effect.uninterruptible(service.get)))))
@@ -296,40 +302,40 @@ describe("TokenService", () => {
         const service = yield* make({ grant })
         yield* Effect.fork(service.get)
         yield* TestClock.setTime(3_479_999 + 100)
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         yield* settle
         assert.strictEqual(asked(), 1)
 
         yield* TestClock.adjust(1)
         const tokens = yield* many(100, service.get)
-        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token 0"]))
+        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token-0"]))
         yield* TestClock.adjust("99 millis")
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         yield* TestClock.adjust("1 millis")
-        assert.strictEqual(value(yield* service.get), "token 1")
+        assert.strictEqual(value(yield* service.get), "token-1")
         assert.strictEqual(asked(), 2)
       }))
 
     it.scoped("from 10 seconds before the end callers wait for the next token", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token ${n}`), n === 0 ? 0 : "100 millis"))
+        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token-${n}`), n === 0 ? 0 : "100 millis"))
         const service = yield* make({ grant, refreshAhead: 0 })
         yield* service.get
         yield* TestClock.adjust(3_589_999)
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         yield* TestClock.adjust(1)
         assert.strictEqual(asked(), 1)
         const waiting = yield* Effect.fork(service.get)
         yield* settle
         assert.isTrue(Option.isNone(yield* waiting.poll))
         yield* TestClock.adjust("100 millis")
-        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 1")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token-1")
       }))
 
     it.scoped("a token of 20 seconds is used for 19", () =>
       Effect.gen(function*() {
         const { asked, grant } = scriptedGrant((n) =>
-          Effect.delay(n === 1 ? Effect.fail(noAnswer) : issue(`token ${n}`, "20 seconds"), n === 0 ? 0 : 1)
+          Effect.delay(n === 1 ? Effect.fail(noAnswer) : issue(`token-${n}`, "20 seconds"), n === 0 ? 0 : 1)
         )
         const service = yield* make({ grant })
         yield* service.get
@@ -341,17 +347,17 @@ describe("TokenService", () => {
         yield* TestClock.adjust("1 millis")
         yield* service.get
         yield* TestClock.setTime(16_900)
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         assert.strictEqual(asked(), 2)
         yield* TestClock.setTime(18_999)
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         yield* TestClock.setTime(19_002)
-        assert.notStrictEqual(yield* getIn(service), "token 0")
+        assert.notStrictEqual(yield* getIn(service), "token-0")
       }))
 
     it.scoped("renewals are jittered by up to 20 %, for each token anew", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => issue(`token ${n}`, "1000 seconds"))
+        const { asked, grant } = scriptedGrant((n) => issue(`token-${n}`, "1000 seconds"))
         const service = yield* TokenService.make({ grant, refreshAhead: "100 seconds" }).pipe(
           Effect.provideService(TokenEndpoint.TokenEndpoint, stub)
         )
@@ -377,13 +383,13 @@ describe("TokenService", () => {
 
     it.scoped("a renewal that fails in the background is seen by nobody, and tried again later", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => n === 0 ? issue("token 0", "100 seconds") : Effect.fail(noAnswer))
+        const { asked, grant } = scriptedGrant((n) => n === 0 ? issue("token-0", "100 seconds") : Effect.fail(noAnswer))
         const service = yield* make({ grant })
         yield* service.get
         const tries: Array<number> = []
         for (let second = 0; second < 95; second++) {
           const before = asked()
-          assert.strictEqual(value(yield* service.get), "token 0")
+          assert.strictEqual(value(yield* service.get), "token-0")
           yield* settle
           if (asked() > before) tries.push(second)
           yield* TestClock.adjust("1 seconds")
@@ -395,57 +401,57 @@ describe("TokenService", () => {
 
     it.scoped("a renewal that is refused for good in the background is seen by nobody either", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => n === 0 ? issue("token 0", "100 seconds") : Effect.fail(refusal))
+        const { asked, grant } = scriptedGrant((n) => n === 0 ? issue("token-0", "100 seconds") : Effect.fail(refusal))
         const service = yield* make({ grant })
         yield* service.get
         yield* TestClock.adjust("80 seconds")
         yield* service.get
         yield* settle
         assert.strictEqual(asked(), 2)
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
       }))
 
     it.scoped("a token that has expired on arrival serves those who wait for it, and nobody else", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token ${n}`, 0), "100 millis"))
+        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token-${n}`, 0), "100 millis"))
         const service = yield* make({ grant })
         const tokens = yield* inTime(many(10, service.get))
-        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token 0"]))
-        assert.strictEqual(yield* getIn(service), "token 1")
+        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token-0"]))
+        assert.strictEqual(yield* getIn(service), "token-1")
         assert.strictEqual(asked(), 2)
       }))
 
     it.scoped("a token without an end is used until it is refused", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => issue(`token ${n}`, null))
+        const { asked, grant } = scriptedGrant((n) => issue(`token-${n}`, null))
         const service = yield* make({ grant })
         const token = yield* service.get
         yield* TestClock.adjust("3650 days")
         assert.strictEqual(yield* service.get, token)
         assert.strictEqual(asked(), 1)
-        assert.strictEqual(value(yield* service.refresh(token)), "token 1")
+        assert.strictEqual(value(yield* service.refresh(token)), "token-1")
       }))
 
     it.scoped("a clock that was set back before the token was issued: another one", () =>
       Effect.gen(function*() {
-        const { grant } = scriptedGrant((n) => issue(`token ${n}`, null))
+        const { grant } = scriptedGrant((n) => issue(`token-${n}`, null))
         const service = yield* make({ grant })
         yield* TestClock.setTime(1_000_000)
         yield* service.get
         yield* TestClock.setTime(1_000_000 - 1)
-        assert.strictEqual(value(yield* service.get), "token 1")
+        assert.strictEqual(value(yield* service.get), "token-1")
         yield* TestClock.setTime(1_000_000)
-        assert.strictEqual(value(yield* service.get), "token 1")
+        assert.strictEqual(value(yield* service.get), "token-1")
       }))
 
     it.scoped("a sleep past the token's end: another one", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => issue(`token ${n}`))
+        const { asked, grant } = scriptedGrant((n) => issue(`token-${n}`))
         const service = yield* make({ grant })
         yield* service.get
         yield* TestClock.adjust("8 hours")
         const tokens = yield* many(10, service.get)
-        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token 1"]))
+        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token-1"]))
         assert.strictEqual(asked(), 2)
       }))
   })
@@ -469,7 +475,7 @@ describe("TokenService", () => {
 
     it.scoped("is forgotten by invalidate, by a success, and when the clock is set back", () =>
       Effect.gen(function*() {
-        const { asked, grant } = scriptedGrant((n) => n === 4 ? issue("token 4", 0) : Effect.fail(refusal))
+        const { asked, grant } = scriptedGrant((n) => n === 4 ? issue("token-4", 0) : Effect.fail(refusal))
         const service = yield* make({ grant })
         yield* TestClock.setTime(100_000)
         yield* Effect.flip(service.get)
@@ -483,7 +489,7 @@ describe("TokenService", () => {
         yield* Effect.flip(service.get)
         assert.strictEqual(asked(), 4)
         yield* TestClock.adjust("1 minute")
-        assert.strictEqual(value(yield* service.get), "token 4")
+        assert.strictEqual(value(yield* service.get), "token-4")
         yield* Effect.flip(service.get)
         yield* TestClock.adjust("1 seconds")
         yield* Effect.flip(service.get)
@@ -513,7 +519,7 @@ describe("TokenService", () => {
         const tokens = yield* inTime(
           many(1_000, service.refresh(token))
         )
-        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token 1"]))
+        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token-1"]))
         assert.strictEqual(asked(), 2)
       }))
 
@@ -523,7 +529,7 @@ describe("TokenService", () => {
         const service = yield* make({ grant })
         const token = yield* inTime(service.get)
         yield* inTime(service.refresh(token))
-        assert.strictEqual(value(yield* service.refresh(token)), "token 1")
+        assert.strictEqual(value(yield* service.refresh(token)), "token-1")
         assert.strictEqual(asked(), 2)
       }))
 
@@ -547,7 +553,7 @@ describe("TokenService", () => {
         yield* settle
         assert.isTrue(Option.isNone(yield* renewed.poll))
         yield* TestClock.adjust("100 millis")
-        assert.strictEqual(value(yield* Fiber.join(renewed)), "token 1")
+        assert.strictEqual(value(yield* Fiber.join(renewed)), "token-1")
         assert.strictEqual(asked(), 2)
       }))
 
@@ -562,18 +568,18 @@ describe("TokenService", () => {
         yield* settle
         assert.isTrue(Option.isNone(yield* getting.poll))
         yield* TestClock.adjust("100 millis")
-        assert.strictEqual(value(yield* Fiber.join(getting)), "token 1")
+        assert.strictEqual(value(yield* Fiber.join(getting)), "token-1")
         yield* Fiber.join(refreshing)
         assert.strictEqual(asked(), 2)
       }))
 
     it.scoped("after it failed, the refused token is not handed out, and the next caller tries anew", () =>
       Effect.gen(function*() {
-        const { grant } = scriptedGrant((n) => n === 1 ? Effect.fail(noAnswer) : issue(`token ${n}`))
+        const { grant } = scriptedGrant((n) => n === 1 ? Effect.fail(noAnswer) : issue(`token-${n}`))
         const service = yield* make({ grant })
         const token = yield* service.get
         assertSame(yield* Effect.flip(service.refresh(token)), noAnswer)
-        assert.strictEqual(value(yield* service.get), "token 2")
+        assert.strictEqual(value(yield* service.get), "token-2")
       }))
 
     it.scoped("the refused token handed out again counts as the new one", () =>
@@ -620,7 +626,7 @@ describe("TokenService", () => {
         yield* service.invalidate
         yield* service.invalidate
         assert.strictEqual(asked(), 1)
-        assert.strictEqual(yield* getIn(service), "token 1")
+        assert.strictEqual(yield* getIn(service), "token-1")
       }))
 
     it.scoped("during a flight: it serves those who wait, and who asks later waits for it and starts the next", () =>
@@ -634,11 +640,11 @@ describe("TokenService", () => {
         yield* TestClock.adjust("99 millis")
         assert.strictEqual(asked(), 1)
         yield* TestClock.adjust("1 millis")
-        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token-0")
         assert.strictEqual(asked(), 2)
         yield* TestClock.adjust("100 millis")
-        assert.deepStrictEqual(Array.from(yield* Fiber.join(Fiber.all(later)), value), ["token 1", "token 1"])
-        assert.strictEqual(value(yield* service.get), "token 1")
+        assert.deepStrictEqual(Array.from(yield* Fiber.join(Fiber.all(later)), value), ["token-1", "token-1"])
+        assert.strictEqual(value(yield* service.get), "token-1")
         assert.deepStrictEqual([asked(), most()], [2, 1])
       }))
 
@@ -651,13 +657,13 @@ describe("TokenService", () => {
         yield* service.invalidate
         yield* TestClock.adjust("100 millis")
         yield* Fiber.join(waiting)
-        assert.strictEqual(yield* getIn(service), "token 1")
+        assert.strictEqual(yield* getIn(service), "token-1")
       }))
 
     it.scoped("during a flight that fails: who asked later starts the next, and sees nothing of the failure", () =>
       Effect.gen(function*() {
         const { grant, most } = scriptedGrant((n) =>
-          Effect.delay(n === 0 ? Effect.fail(refusal) : issue(`token ${n}`), "100 millis")
+          Effect.delay(n === 0 ? Effect.fail(refusal) : issue(`token-${n}`), "100 millis")
         )
         const service = yield* make({ grant })
         const waiting = yield* Effect.fork(Effect.flip(service.get))
@@ -666,7 +672,7 @@ describe("TokenService", () => {
         const later = yield* Effect.fork(service.get)
         yield* TestClock.adjust("200 millis")
         assertSame(yield* Fiber.join(waiting), refusal)
-        assert.strictEqual(value(yield* Fiber.join(later)), "token 1")
+        assert.strictEqual(value(yield* Fiber.join(later)), "token-1")
         assert.strictEqual(most(), 1)
       }))
 
@@ -706,7 +712,7 @@ describe("TokenService", () => {
   describe("what is seen", () => {
     it.scoped("a refresh is counted by its reason", () =>
       Effect.gen(function*() {
-        const { grant } = scriptedGrant((n) => issue(`token ${n}`, "100 seconds"))
+        const { grant } = scriptedGrant((n) => issue(`token-${n}`, "100 seconds"))
         const service = yield* make({ grant })
         const all = Effect.all([counted("absent"), counted("expiring"), counted("rejected")])
         const before = yield* all
@@ -769,12 +775,12 @@ describe("TokenService", () => {
 
   describe("layer and layerStatic", () => {
     it.effect("layer gives the service of its scope", () => {
-      const layer = TokenService.layer({ grant: scriptedGrant((n) => issue(`token ${n}`)).grant }).pipe(
+      const layer = TokenService.layer({ grant: scriptedGrant((n) => issue(`token-${n}`)).grant }).pipe(
         Layer.provide(Layer.succeed(TokenEndpoint.TokenEndpoint, stub))
       )
       return Effect.gen(function*() {
         const token = yield* Effect.flatMap(TokenService.TokenService, (service) => service.get)
-        assert.strictEqual(value(token), "token 0")
+        assert.strictEqual(value(token), "token-0")
       }).pipe(Effect.provide(layer))
     })
 
@@ -809,7 +815,7 @@ describe("TokenService", () => {
 
     it.scoped("it is looked at first, then again in the exclusive section, and the new token is put there", () =>
       Effect.gen(function*() {
-        const { grant } = scriptedGrant((n) => issue(`token ${n}`))
+        const { grant } = scriptedGrant((n) => issue(`token-${n}`))
         const storage = controlledStorage()
         const service = yield* make({ grant }, storage)
         const token = yield* service.get
@@ -824,7 +830,7 @@ describe("TokenService", () => {
     it.scoped("another grant and another endpoint have other keys", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { grant } = scriptedGrant((n) => issue(`token ${n}`))
+        const { grant } = scriptedGrant((n) => issue(`token-${n}`))
         yield* (yield* make({ grant }, storage)).get
         const otherGrant: Grant.Grant = { ...grant, key: "another" }
         yield* (yield* make({ grant: otherGrant }, storage)).get
@@ -842,26 +848,26 @@ describe("TokenService", () => {
         const { asked, grant } = scriptedGrant()
         yield* inTime((yield* make({ grant }, storage)).get)
         const second = yield* make({ grant }, storage)
-        assert.strictEqual(value(yield* second.get), "token 0")
+        assert.strictEqual(value(yield* second.get), "token-0")
         assert.strictEqual(asked(), 1)
       }))
 
     it.scoped("many services that start cold make one token request", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token ${n}`), "3 seconds"))
+        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token-${n}`), "3 seconds"))
         const services = yield* Effect.forEach(Array(20).fill(0), () => make({ grant }, storage))
         const tokens = yield* inTime(
           Effect.forEach(services, (service) => service.get, { concurrency: "unbounded" })
         )
-        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token 0"]))
+        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token-0"]))
         assert.strictEqual(asked(), 1)
       }))
 
     it.scoped("many services whose token is refused at once make one token request", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token ${n}`), "3 seconds"))
+        const { asked, grant } = scriptedGrant((n) => Effect.delay(issue(`token-${n}`), "3 seconds"))
         const services = yield* Effect.forEach(Array(20).fill(0), () => make({ grant }, storage))
         const [token] = yield* inTime(
           Effect.forEach(services, (service) => service.get, { concurrency: "unbounded" })
@@ -869,7 +875,7 @@ describe("TokenService", () => {
         const tokens = yield* inTime(
           Effect.forEach(services, (service) => service.refresh(token!), { concurrency: "unbounded" })
         )
-        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token 1"]))
+        assert.deepStrictEqual(new Set(tokens.map(value)), new Set(["token-1"]))
         assert.strictEqual(asked(), 2)
       }))
 
@@ -902,7 +908,7 @@ describe("TokenService", () => {
     it.scoped("an older token there, an expired one, one from the future, and the refused one are not taken", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { asked, grant } = scriptedGrant((n) => issue(`token ${n}`))
+        const { asked, grant } = scriptedGrant((n) => issue(`token-${n}`))
         yield* TestClock.setTime(10_000_000)
         const service = yield* make({ grant }, storage)
         const others: ReadonlyArray<Effect.Effect<Token, TokenError.TokenError>> = [
@@ -919,7 +925,7 @@ describe("TokenService", () => {
         ]
         for (const [n, other] of others.entries()) {
           const token = yield* inTime(service.get)
-          assert.strictEqual(value(token), `token ${n}`)
+          assert.strictEqual(value(token), `token-${n}`)
           yield* put(storage, service, other)
           assert.strictEqual(value(yield* inTime(service.refresh(token))), `token ${n + 1}`)
           assert.strictEqual(value(only(storage)), `token ${n + 1}`)
@@ -936,15 +942,15 @@ describe("TokenService", () => {
         const token = yield* inTime(first.get)
         yield* inTime(second.get)
         yield* inTime(first.refresh(token))
-        assert.strictEqual(value(yield* inTime(second.refresh(token))), "token 1")
-        assert.strictEqual(value(only(storage)), "token 1")
+        assert.strictEqual(value(yield* inTime(second.refresh(token))), "token-1")
+        assert.strictEqual(value(only(storage)), "token-1")
         assert.strictEqual(asked(), 2)
       }))
 
     it.scoped("a token that has expired on arrival is not put there", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { grant } = scriptedGrant((n) => issue(`token ${n}`, 0))
+        const { grant } = scriptedGrant((n) => issue(`token-${n}`, 0))
         yield* (yield* make({ grant }, storage)).get
         assert.notInclude(storage.calls, "set")
         assert.strictEqual(storage.tokens.size, 0)
@@ -953,7 +959,7 @@ describe("TokenService", () => {
     it.scoped("with a refresh token it is put there, expired as it is", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { grant } = scriptedGrant((n) => issue(`token ${n}`, 0, "refresh"))
+        const { grant } = scriptedGrant((n) => issue(`token-${n}`, 0, "refresh"))
         yield* (yield* make({ grant }, storage)).get
         assert.strictEqual(storage.tokens.size, 1)
       }))
@@ -967,7 +973,7 @@ describe("TokenService", () => {
         yield* put(storage, service, issue("of another process"))
         yield* service.invalidate
         assert.strictEqual(storage.tokens.size, 0)
-        assert.strictEqual(yield* getIn(service), "token 1")
+        assert.strictEqual(yield* getIn(service), "token-1")
       }))
 
     it.scoped("invalidate during a flight: its token is not put there", () =>
@@ -996,9 +1002,9 @@ describe("TokenService", () => {
         yield* TestClock.adjust("75 millis")
         const later = yield* Effect.fork(service.get)
         yield* TestClock.adjust("10 seconds")
-        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
-        assert.strictEqual(value(yield* Fiber.join(later)), "token 1")
-        assert.strictEqual(value(yield* service.get), "token 1")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token-0")
+        assert.strictEqual(value(yield* Fiber.join(later)), "token-1")
+        assert.strictEqual(value(yield* service.get), "token-1")
       }))
 
     it.scoped("invalidate while a flight puts its token there: nothing is left for others to find", () =>
@@ -1011,7 +1017,7 @@ describe("TokenService", () => {
         yield* TestClock.adjust("50 millis")
         yield* service.invalidate
         yield* TestClock.adjust("10 seconds")
-        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token-0")
         assert.strictEqual(storage.tokens.size, 0)
       }))
 
@@ -1021,7 +1027,7 @@ describe("TokenService", () => {
         const { asked, grant } = scriptedGrant()
         yield* inTime((yield* make({ grant }, storage)).get)
         const before = storage.calls.length
-        assert.strictEqual(yield* getIn(yield* make({ grant }, storage)), "token 0")
+        assert.strictEqual(yield* getIn(yield* make({ grant }, storage)), "token-0")
         assert.notInclude(storage.calls.slice(before), "exclusive")
         assert.strictEqual(asked(), 1)
       }))
@@ -1030,7 +1036,7 @@ describe("TokenService", () => {
       Effect.gen(function*() {
         const storage = controlledStorage()
         const other = scriptedGrant(() => issue("another's"))
-        const { grant } = scriptedGrant((n) => Effect.delay(issue(`token ${n}`), "1 second"))
+        const { grant } = scriptedGrant((n) => Effect.delay(issue(`token-${n}`), "1 second"))
         const service = yield* make({ grant }, storage)
         const waiting = yield* Effect.fork(service.get)
         yield* TestClock.adjust("100 millis")
@@ -1041,7 +1047,7 @@ describe("TokenService", () => {
         })
         storage.tokens.set(...key!)
         yield* TestClock.adjust("10 seconds")
-        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token-0")
       }))
 
     it.scoped("what lay there before invalidate does not come back while it is being removed", () =>
@@ -1056,13 +1062,13 @@ describe("TokenService", () => {
         yield* Effect.fork(service.get)
         yield* TestClock.adjust("10 seconds")
         yield* Fiber.join(invalidating)
-        assert.strictEqual(value(yield* service.get), "token 1")
+        assert.strictEqual(value(yield* service.get), "token-1")
       }))
 
     it.scoped("a grant is given the newer one of the token there and the own one", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { grant, previous } = scriptedGrant((n) => issue(`token ${n}`, "100 seconds", `refresh ${n}`))
+        const { grant, previous } = scriptedGrant((n) => issue(`token-${n}`, "100 seconds", `refresh ${n}`))
         const service = yield* make({ grant }, storage)
         const last = () => Option.getOrNull(Option.map(previous.at(-1)!, value))
         yield* service.get
@@ -1070,13 +1076,13 @@ describe("TokenService", () => {
 
         yield* TestClock.adjust("200 seconds")
         yield* service.get
-        assert.strictEqual(last(), "token 0")
+        assert.strictEqual(last(), "token-0")
 
         // the storage is emptied: only the own one is left
         yield* TestClock.adjust("200 seconds")
         storage.tokens.clear()
         yield* service.get
-        assert.strictEqual(last(), "token 1")
+        assert.strictEqual(last(), "token-1")
 
         // another process had a newer one, which is over as well
         yield* TestClock.adjust("100 seconds")
@@ -1089,7 +1095,7 @@ describe("TokenService", () => {
         yield* TestClock.adjust("200 seconds")
         yield* put(storage, service, Effect.succeed(Option.getOrThrow(previous.at(-1)!)))
         yield* service.get
-        assert.strictEqual(last(), "token 3")
+        assert.strictEqual(last(), "token-3")
       }))
 
     it.effect("a token that appears while others are in the section is taken soon", () =>
@@ -1125,7 +1131,7 @@ describe("TokenService", () => {
         const service = yield* Scope.extend(make({ grant }, storage), scope)
         storage.faults.exclusive = "never enters"
         const before = yield* failures
-        assert.strictEqual(value(yield* inTime(service.get, "2 minutes")), "token 0")
+        assert.strictEqual(value(yield* inTime(service.get, "2 minutes")), "token-0")
         assert.strictEqual((yield* failures) - before, 1)
         assert.strictEqual(asked(), 1)
         const warnings = lines.filter(({ level }) => level === "WARN").map(({ message }) => message)
@@ -1138,14 +1144,14 @@ describe("TokenService", () => {
       Effect.gen(function*() {
         const storage = controlledStorage()
         const holder = scriptedGrant(() => Effect.delay(Effect.fail(noAnswer), "90 seconds"))
-        const other = scriptedGrant((n) => Effect.delay(issue(`token ${n}`), "1 minute"))
+        const other = scriptedGrant((n) => Effect.delay(issue(`token-${n}`), "1 minute"))
         const first = yield* make({ grant: holder.grant }, storage)
         const second = yield* make({ grant: other.grant }, storage)
         yield* Effect.fork(Effect.exit(first.get))
         yield* settle
         const waiting = yield* Effect.fork(second.get)
         yield* TestClock.adjust("5 minutes")
-        assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
+        assert.strictEqual(value(yield* Fiber.join(waiting)), "token-0")
         assert.deepStrictEqual([other.asked(), other.most()], [1, 1])
       }))
 
@@ -1215,7 +1221,7 @@ describe("TokenService", () => {
           const [warning, ...more] = lines.filter(({ level }) => level === "WARN")
           assert.match(warning?.message ?? "", /^The token storage failed at remove: /)
           assert.isEmpty(more)
-          assert.strictEqual(yield* getIn(service), "token 1")
+          assert.strictEqual(yield* getIn(service), "token-1")
         }).pipe(Effect.provide(layer))
       })
 
@@ -1228,7 +1234,7 @@ describe("TokenService", () => {
           storage.faults.get = fault
           yield* inTime(service.invalidate, "1 seconds")
           storage.faults.get = undefined
-          assert.strictEqual(yield* getIn(service), "token 1")
+          assert.strictEqual(yield* getIn(service), "token-1")
         }))
 
       it.scoped(`get ${fault}: invalidate ends where it cannot be interrupted, as in a finalizer`, () =>
@@ -1255,8 +1261,8 @@ describe("TokenService", () => {
           const [first, second] = [yield* waiting.poll, yield* later.poll]
           assert.isTrue(Option.isSome(first), "who waited for the flight waits still")
           assert.isTrue(Option.isSome(second), "who asked after it waits still")
-          assert.strictEqual(value(yield* Fiber.join(waiting)), "token 0")
-          assert.strictEqual(value(yield* Fiber.join(later)), "token 1")
+          assert.strictEqual(value(yield* Fiber.join(waiting)), "token-0")
+          assert.strictEqual(value(yield* Fiber.join(later)), "token-1")
           assert.strictEqual(most(), 1)
           yield* inTime(Scope.close(scope, Exit.void))
         }))
@@ -1282,7 +1288,7 @@ describe("TokenService", () => {
     it.scoped("what a storage fails with is not logged: it may hold anything", () => {
       const { layer, lines } = recordLogs()
       return Effect.gen(function*() {
-        const { grant } = scriptedGrant((n) => issue(`token ${n}`))
+        const { grant } = scriptedGrant((n) => issue(`token-${n}`))
         const storage = controlledStorage()
         const dying = () => Effect.die(new Error("redis://:SECRET@localhost"))
         const service = yield* make({ grant }, { ...storage, get: dying, set: dying, remove: dying })
@@ -1302,11 +1308,11 @@ describe("TokenService", () => {
           storage.faults.exclusive = fault
           const service = yield* make({ grant }, storage)
           const before = yield* failures
-          assert.strictEqual(yield* getIn(service), "token 0")
+          assert.strictEqual(yield* getIn(service), "token-0")
           assert.strictEqual((yield* failures) - before, 1)
           assert.lengthOf(lines.filter(({ level, message }) => level === "WARN" && /exclusive/.test(message)), 1)
           assert.strictEqual(asked(), 1)
-          assert.strictEqual(value(only(storage)), "token 0")
+          assert.strictEqual(value(only(storage)), "token-0")
         }).pipe(Effect.provide(layer))
       })
     }
@@ -1317,7 +1323,7 @@ describe("TokenService", () => {
         const { asked, grant } = scriptedGrant()
         storage.faults.exclusive = "dies afterwards"
         const service = yield* make({ grant }, storage)
-        assert.strictEqual(yield* getIn(service), "token 0")
+        assert.strictEqual(yield* getIn(service), "token-0")
         assert.strictEqual(asked(), 1)
       }))
 
@@ -1337,7 +1343,7 @@ describe("TokenService", () => {
         const { grant, most } = scriptedGrant()
         storage.faults.exclusive = "loses it"
         const service = yield* make({ grant }, storage)
-        assert.strictEqual(yield* getIn(service), "token 1")
+        assert.strictEqual(yield* getIn(service), "token-1")
         assert.strictEqual(most(), 1)
       }))
 
@@ -1357,12 +1363,12 @@ describe("TokenService", () => {
     it.scoped("a failed refresh leaves the section to the others", () =>
       Effect.gen(function*() {
         const storage = controlledStorage()
-        const { grant } = scriptedGrant((n) => n === 0 ? Effect.fail(noAnswer) : issue(`token ${n}`))
+        const { grant } = scriptedGrant((n) => n === 0 ? Effect.fail(noAnswer) : issue(`token-${n}`))
         const [first, second] = [yield* make({ grant }, storage), yield* make({ grant }, storage)]
         yield* inTime(Effect.flip(first.get))
         assert.strictEqual(storage.entered(), 0)
-        assert.strictEqual(yield* getIn(second), "token 1")
-        assert.strictEqual(yield* getIn(first), "token 1")
+        assert.strictEqual(yield* getIn(second), "token-1")
+        assert.strictEqual(yield* getIn(first), "token-1")
       }))
 
     it.scoped("waiters of a gone caller: the flight in the section goes on", () =>
@@ -1376,9 +1382,9 @@ describe("TokenService", () => {
         yield* settle
         yield* Fiber.interrupt(caller)
         yield* TestClock.adjust("1 seconds")
-        assert.strictEqual(value(yield* service.get), "token 0")
+        assert.strictEqual(value(yield* service.get), "token-0")
         assert.strictEqual(asked(), 1)
-        assert.strictEqual(value(only(storage)), "token 0")
+        assert.strictEqual(value(only(storage)), "token-0")
       }))
   })
 })

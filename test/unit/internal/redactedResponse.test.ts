@@ -1,10 +1,10 @@
-/** Answers and errors as the authorized clients give them: all that they hold, and no token. */
+/** RedactedResponses and errors as the authorized clients give them: all that they hold, and no token. */
 import { HttpClientError, HttpClientRequest, HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { TokenError } from "effect-alf"
 import { inspect } from "node:util"
-import { Answer, withoutToken } from "../../../src/internal/http/redactedResponse.ts"
+import { RedactedResponse, withoutToken } from "../../../src/internal/http/redactedResponse.ts"
 import { toHttpClientError } from "../../../src/internal/http/httpClientError.ts"
 
 const request = HttpClientRequest.get("https://api.example.com/users?page=1", {
@@ -13,7 +13,7 @@ const request = HttpClientRequest.get("https://api.example.com/users?page=1", {
 
 const answerTo = (response: Response) => {
   const original = HttpClientResponse.fromWeb(request, response)
-  return { original, answer: new Answer(original) }
+  return { original, answer: new RedactedResponse(original) }
 }
 
 const text = (body: string, type = "text/plain") =>
@@ -22,7 +22,7 @@ const text = (body: string, type = "text/plain") =>
 /** How it may be shown to somebody. */
 const shown = (u: unknown): string => `${u} ${JSON.stringify(u)} ${inspect(u, { depth: 9 })}`
 
-describe("Answer", () => {
+describe("RedactedResponse", () => {
   it("has the status, headers, cookies and address of the original", () => {
     const { answer, original } = text("hello")
     assert.isTrue(HttpClientResponse.TypeId in answer)
