@@ -1,6 +1,13 @@
 import type { HttpClient, UrlParams } from "@effect/platform"
 import { Context, type DateTime, type Effect, type Layer, type Option, Redacted } from "effect"
-import { type AccessToken, ClientAuthentication, Grant, TokenEndpoint, type TokenError } from "effect-alf"
+import {
+  type AccessToken,
+  type AuthorizationServer,
+  ClientAuthentication,
+  Grant,
+  TokenEndpoint,
+  type TokenError
+} from "effect-alf"
 import { describe, expectTypeOf, test } from "vitest"
 
 class Vault extends Context.Tag("Vault")<Vault, string>() {}
@@ -9,13 +16,20 @@ declare const vaultGrant: Grant.Grant<Vault>
 describe("TokenEndpoint", () => {
   test("layer may fail with ConfigurationError and needs an HttpClient", () => {
     expectTypeOf(TokenEndpoint.layer({ tokenEndpoint: "https://auth.test/token", clientId: "client" })).toEqualTypeOf<
-      Layer.Layer<TokenEndpoint.TokenEndpoint, TokenError.ConfigurationError, HttpClient.HttpClient>
+      Layer.Layer<
+        AuthorizationServer.AuthorizationServer | TokenEndpoint.TokenEndpoint,
+        TokenError.ConfigurationError,
+        HttpClient.HttpClient
+      >
     >()
   })
 
   test("has request and identity", () => {
     expectTypeOf<TokenEndpoint.TokenEndpoint["Type"]>().toEqualTypeOf<{
-      readonly request: (params: UrlParams.UrlParams) => Effect.Effect<AccessToken.AccessToken, TokenError.TokenError>
+      readonly request: (
+        params: UrlParams.UrlParams | Effect.Effect<UrlParams.UrlParams, TokenError.TokenError>,
+        options?: AuthorizationServer.RequestOptions
+      ) => Effect.Effect<AccessToken.AccessToken, TokenError.TokenError>
       readonly identity: string
     }>()
   })
@@ -36,13 +50,14 @@ describe("AccessToken", () => {
 })
 
 describe("ClientAuthentication", () => {
-  test("has four methods, all of one type", () => {
+  test("has methods of one type", () => {
     for (
       const method of [
         ClientAuthentication.basic,
         ClientAuthentication.basicRaw,
         ClientAuthentication.post,
-        ClientAuthentication.none
+        ClientAuthentication.none,
+        ClientAuthentication.tls
       ]
     ) {
       expectTypeOf(method).toEqualTypeOf<ClientAuthentication.ClientAuthentication>()
@@ -61,7 +76,11 @@ describe("Grant", () => {
     expectTypeOf(vaultGrant.acquire).toEqualTypeOf<
       (
         previous: Option.Option<AccessToken.AccessToken>
-      ) => Effect.Effect<AccessToken.AccessToken, TokenError.TokenError, TokenEndpoint.TokenEndpoint | Vault>
+      ) => Effect.Effect<
+        AccessToken.AccessToken,
+        TokenError.TokenError,
+        AuthorizationServer.AuthorizationServer | TokenEndpoint.TokenEndpoint | Vault
+      >
     >()
   })
 

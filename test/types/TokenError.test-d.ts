@@ -6,9 +6,14 @@ declare const program: Effect.Effect<"token", TokenError.TokenError>
 declare const anything: unknown
 
 describe("TokenError", () => {
-  test("is the four errors that getting a token can end in", () => {
+  test("is the six errors that getting a token can end in", () => {
     expectTypeOf<TokenError.TokenError["_tag"]>().toEqualTypeOf<
-      "TokenRequestError" | "TokenErrorResponse" | "InvalidTokenResponse" | "AuthorizationError"
+      | "TokenRequestError"
+      | "TokenErrorResponse"
+      | "InvalidTokenResponse"
+      | "AuthorizationError"
+      | "DiscoveryError"
+      | "LayerClosed"
     >()
   })
 
@@ -21,10 +26,7 @@ describe("TokenError", () => {
       expectTypeOf(error.description).toEqualTypeOf<string>()
       return Effect.succeed(1)
     })).toEqualTypeOf<
-      Effect.Effect<
-        "token" | number,
-        TokenError.TokenErrorResponse | TokenError.InvalidTokenResponse | TokenError.AuthorizationError
-      >
+      Effect.Effect<"token" | number, Exclude<TokenError.TokenError, TokenError.TokenRequestError>>
     >()
 
     expectTypeOf(Effect.catchTag(program, "TokenErrorResponse", (error) => {
@@ -39,10 +41,7 @@ describe("TokenError", () => {
       expectTypeOf(error.body).toEqualTypeOf<string>()
       return Effect.succeed(1)
     })).toEqualTypeOf<
-      Effect.Effect<
-        "token" | number,
-        TokenError.TokenRequestError | TokenError.InvalidTokenResponse | TokenError.AuthorizationError
-      >
+      Effect.Effect<"token" | number, Exclude<TokenError.TokenError, TokenError.TokenErrorResponse>>
     >()
 
     expectTypeOf(Effect.catchTag(program, "InvalidTokenResponse", (error) => {
@@ -51,32 +50,30 @@ describe("TokenError", () => {
       expectTypeOf(error.issue).toEqualTypeOf<string>()
       return Effect.succeed(1)
     })).toEqualTypeOf<
-      Effect.Effect<
-        "token" | number,
-        TokenError.TokenRequestError | TokenError.TokenErrorResponse | TokenError.AuthorizationError
-      >
+      Effect.Effect<"token" | number, Exclude<TokenError.TokenError, TokenError.InvalidTokenResponse>>
     >()
 
     expectTypeOf(Effect.catchTag(program, "AuthorizationError", (error) => {
       expectTypeOf(error).toEqualTypeOf<TokenError.AuthorizationError>()
-      expectTypeOf(error.reason).toEqualTypeOf<"AccessDenied" | "Timeout" | "IssuerMismatch" | "NoPort" | "Failed">()
+      expectTypeOf(error.reason).toEqualTypeOf<
+        "AccessDenied" | "ErrorResponse" | "IssuerMismatch" | "Timeout" | "NoPort" | "Failed"
+      >()
       expectTypeOf(error.error).toEqualTypeOf<string | undefined>()
       expectTypeOf(error.errorDescription).toEqualTypeOf<string | undefined>()
       return Effect.succeed(1)
     })).toEqualTypeOf<
-      Effect.Effect<
-        "token" | number,
-        TokenError.TokenRequestError | TokenError.TokenErrorResponse | TokenError.InvalidTokenResponse
-      >
+      Effect.Effect<"token" | number, Exclude<TokenError.TokenError, TokenError.AuthorizationError>>
     >()
   })
 
-  test("catchTags for all four leaves no error", () => {
+  test("catchTags for all six leaves no error", () => {
     expectTypeOf(Effect.catchTags(program, {
       TokenRequestError: () => Effect.succeed(1),
       TokenErrorResponse: () => Effect.succeed(2),
       InvalidTokenResponse: () => Effect.succeed(3),
-      AuthorizationError: () => Effect.succeed(4)
+      AuthorizationError: () => Effect.succeed(4),
+      DiscoveryError: () => Effect.succeed(5),
+      LayerClosed: () => Effect.succeed(6)
     })).toEqualTypeOf<Effect.Effect<"token" | number>>()
   })
 

@@ -1,8 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { FastCheck as fc, Option, Redacted } from "effect"
+import { Effect, FastCheck as fc, Option, Redacted, Ref } from "effect"
 import { ClientAuthentication } from "effect-alf"
 
-const { basic, basicRaw, none, post } = ClientAuthentication
+const { assertion, basic, basicRaw, none, post, tls } = ClientAuthentication
+
+const at: ClientAuthentication.Destination = {
+  endpoint: "https://auth.test/token",
+  tokenEndpoint: "https://auth.test/token",
+  issuer: Option.none()
+}
+
+/** The proof of a method that needs nothing but the client. */
+const proof = (method: ClientAuthentication.ClientAuthentication, client: ClientAuthentication.Client) =>
+  Effect.runSync(method.prove(client, at))
 
 const client = (id: string, secret?: string): ClientAuthentication.Client => ({
   id,
@@ -20,32 +30,32 @@ const credentials = (proof: ClientAuthentication.Proof): string => {
 describe("basic", () => {
   it("form-encodes id and secret first, as URLSearchParams encodes (RFC 6749 Appendix B)", () => {
     assert.strictEqual(
-      credentials(basic.prove(client("client %&+-_.!~*'()", "secret: %&+£€"))),
+      credentials(proof(basic, client("client %&+-_.!~*'()", "secret: %&+£€"))),
       "client+%25%26%2B-_.%21%7E*%27%28%29:secret%3A+%25%26%2B%C2%A3%E2%82%AC"
     )
   })
 
   it("leaves an id like a UUID as it is", () => {
     assert.strictEqual(
-      credentials(basic.prove(client("0b0a2ec8-4f6c-4bd8-9d4d-7f1f6d6cbb5e", "s.e_c-r*t"))),
+      credentials(proof(basic, client("0b0a2ec8-4f6c-4bd8-9d4d-7f1f6d6cbb5e", "s.e_c-r*t"))),
       "0b0a2ec8-4f6c-4bd8-9d4d-7f1f6d6cbb5e:s.e_c-r*t"
     )
   })
 
   it("is in one line, however long the secret", () => {
-    const proof = basic.prove(client("id", "x".repeat(1_000)))
-    assert.match(proof.authorization ?? "", /^Basic [A-Za-z0-9+/]+=*$/)
+    const { authorization } = proof(basic, client("id", "x".repeat(1_000)))
+    assert.match(authorization ?? "", /^Basic [A-Za-z0-9+/]+=*$/)
   })
 
   it("puts nothing into the form", () => {
-    assert.isUndefined(basic.prove(client("id", "secret")).params)
+    assert.isUndefined(proof(basic, client("id", "secret")).params)
   })
 
   it.prop("can be read back by every server that decodes it", [
     fc.string({ unit: "grapheme", minLength: 1 }),
     fc.string({ unit: "grapheme" })
   ], ([id, secret]) => {
-    const parts = credentials(basic.prove(client(id, secret))).split(":")
+    const parts = credentials(proof(basic, client(id, secret))).split(":")
     assert.deepStrictEqual(parts.map((part) => new URLSearchParams(`x=${part}`).get("x")), [id, secret])
   })
 
@@ -59,10 +69,10 @@ describe("basic", () => {
 describe("basicRaw", () => {
   it("sends id and secret as they are, for servers that do not decode them", () => {
     assert.strictEqual(
-      credentials(basicRaw.prove(client("client %&+", "secret: %&+£€"))),
+      credentials(proof(basicRaw, client("client %&+", "secret: %&+£€"))),
       "client %&+:secret: %&+£€"
     )
-    assert.isUndefined(basicRaw.prove(client("id", "secret")).params)
+    assert.isUndefined(proof(basicRaw, client("id", "secret")).params)
   })
 
   it("cannot send an id with a colon, and says what to use instead (RFC 7617 §2)", () => {
@@ -78,7 +88,7 @@ describe("basicRaw", () => {
 
 describe("post", () => {
   it("sends id and secret as form parameters, and no header", () => {
-    assert.deepStrictEqual(post.prove(client("client %&+", "secret: %&+")), {
+    assert.deepStrictEqual(proof(post, client("client %&+", "secret: %&+")), {
       params: { client_id: "client %&+", client_secret: "secret: %&+" }
     })
   })
@@ -91,15 +101,51 @@ describe("post", () => {
 
 describe("none", () => {
   it("sends the id alone, as a form parameter (RFC 6749 §3.2.1)", () => {
-    assert.deepStrictEqual(none.prove(client("my-app")), { params: { client_id: "my-app" } })
+    assert.deepStrictEqual(proof(none, client("my-app")), { params: { client_id: "my-app" } })
   })
 
   it("does not send a secret that it is given", () => {
-    assert.deepStrictEqual(none.prove(client("my-app", "secret")), { params: { client_id: "my-app" } })
+    assert.deepStrictEqual(proof(none, client("my-app", "secret")), { params: { client_id: "my-app" } })
   })
 
   it("needs no secret, and is called none", () => {
     assert.isFalse(none.requiresSecret)
     assert.strictEqual(none.method, "none")
+  })
+})
+
+describe("assertion", () => {
+  it.effect("is read for every attempt, and sent with the client id", () =>
+    Effect.gen(function*() {
+      const counter = yield* Ref.make(0)
+      const method = assertion(Effect.map(Ref.updateAndGet(counter, (n) => n + 1), (n) => Redacted.make(`jwt-${n}`)))
+      for (const n of [1, 2]) {
+        assert.deepStrictEqual(yield* method.prove(client("my-app", "unused"), at), {
+          params: {
+            client_id: "my-app",
+            client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            client_assertion: `jwt-${n}`
+          }
+        })
+      }
+    }))
+
+  it.effect("takes another client_assertion_type", () =>
+    Effect.gen(function*() {
+      const type = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"
+      const { params } = yield* assertion(Effect.succeed(Redacted.make("saml")), { type }).prove(client("my-app"), at)
+      assert.strictEqual(params?.["client_assertion_type"], type)
+    }))
+
+  it("needs no secret", () => {
+    assert.isFalse(assertion(Effect.succeed(Redacted.make("jwt"))).requiresSecret)
+  })
+})
+
+describe("tls", () => {
+  it("sends the client id alone: the certificate belongs to the HttpClient (RFC 8705 §2)", () => {
+    assert.deepStrictEqual(proof(tls, client("my-app", "secret")), { params: { client_id: "my-app" } })
+    assert.isFalse(tls.requiresSecret)
+    assert.strictEqual(tls.method, "tls_client_auth")
   })
 })

@@ -34,7 +34,7 @@ export interface RawResponse {
   readonly text: string
   /** Whether there was more than 1 MiB. */
   readonly isCut: boolean
-  /** The `Content-Encoding`, where it may be the reason that the text cannot be read. */
+  /** The `Content-Encoding`, where it is the reason that the text cannot be read. */
   readonly encoding: string | undefined
 }
 
@@ -52,17 +52,17 @@ export const readTokenResponse = (
       : Option.some(body)
     const now = yield* Clock.currentTimeMillis
     const date = parseDate(headers["date"])
+    const text = Option.match(read, { onNone: () => "", onSome: ({ bytes }) => new TextDecoder().decode(bytes) })
+    const isUnreadable = Option.isNone(read) || text.slice(0, 1024).includes("\ufffd")
     return {
       status,
       headers,
       date,
       retryAfter: parseRetryAfter(headers["retry-after"], date ?? now),
       location: parseLocation(headers["location"], response.request.url),
-      text: Option.match(read, { onNone: () => "", onSome: ({ bytes }) => new TextDecoder().decode(bytes) }),
+      text,
       isCut: Option.exists(read, ({ isCut }) => isCut),
-      encoding: encoding === undefined || encoding === "" || encoding === "identity"
-        ? undefined
-        : truncate(encoding, 40)
+      encoding: isUnreadable && encoding !== undefined && /^[a-z0-9-]{1,40}$/.test(encoding) ? encoding : undefined
     }
   })
 
@@ -153,7 +153,7 @@ export const decodeMembers = (
   return Either.fromOption(members, () =>
     new InvalidTokenResponse({
       endpoint: options.endpoint,
-      issue: response.encoding === undefined || response.text.trim() === ""
+      issue: response.encoding === undefined
         ? "it is not a JSON object"
         : `it is not a JSON object, and its Content-Encoding is ${response.encoding}, which was not decoded`
     }))
@@ -192,7 +192,8 @@ const toErrorResponse = (
   const shown = (text: string): string => {
     if (hidden === undefined) return "<redacted>"
     const beginning = truncate(text, maxShown)
-    return redact(beginning, hidden, { isCut: beginning !== text })
+    // what replaces a short secret is longer than the secret
+    return truncate(redact(beginning, hidden, { isCut: beginning !== text }), maxShown)
   }
   const member = (name: string): string | undefined => {
     const value = members[name]

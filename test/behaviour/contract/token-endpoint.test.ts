@@ -431,26 +431,27 @@ describe("retries", () => {
     }))
 
   it.scoped("statuses that are retried whatever the body says", () =>
-    Effect.forEach([408, 425, 429, 500, 502, 503, 504], (status) =>
+    Effect.forEach([408, 421, 425, 429, 500, 502, 503, 504], (status) =>
       Effect.gen(function*() {
         assert.strictEqual(yield* count(() => json({ error: "invalid_client" }, { status })), 4)
       })))
 
-  it.scoped("any other 4xx is retried only without an OAuth error", () =>
+  it.scoped("any other 4xx is never retried, with or without an OAuth error", () =>
     Effect.gen(function*() {
-      assert.strictEqual(yield* count(() => text("<html>", 404)), 4)
-      assert.strictEqual(yield* count(() => text("<html>", 400)), 4)
+      assert.strictEqual(yield* count(() => text("<html>", 404)), 1)
+      assert.strictEqual(yield* count(() => text("<html>", 400)), 1)
       assert.strictEqual(yield* count(() => json({ error: "invalid_grant" }, { status: 400 })), 1)
       assert.strictEqual(yield* count(() => json({ error: "unauthorized_client" }, { status: 403 })), 1)
     }))
 
-  it.scoped("temporarily_unavailable and server_error are retried", () =>
+  it.scoped("temporarily_unavailable and server_error are retried with 400, and not in a 2xx", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* count(() => json({ error: "temporarily_unavailable" }, { status: 400 })), 4)
-      assert.strictEqual(yield* count(() => json({ error: "server_error" })), 4)
+      assert.strictEqual(yield* count(() => json({ error: "server_error" }, { status: 400 })), 4)
+      assert.strictEqual(yield* count(() => json({ error: "server_error" })), 1)
     }))
 
-  it.scoped("an invalid token response is not", () =>
+  it.scoped("an invalid token response is not retried", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* count(() => json({ access_token: "" })), 1)
     }))
@@ -682,11 +683,23 @@ describe("a permanent refusal", () => {
       assert.strictEqual(server.tokenRequests.length, before + 1)
     }))
 
-  it.scoped("a passing failure is not remembered", () =>
+  it.scoped("an invalid token response is remembered too", () =>
+    Effect.gen(function*() {
+      const server = serve({ token: () => text("<html>") })
+      const { tokens } = yield* street(server)
+      yield* Effect.repeatN(Effect.flip(tokens.get), 999)
+      assert.strictEqual(server.tokenRequests.length, 1)
+    }))
+
+  it.scoped("after a transient failure no fetch starts within refusalCooldown of the start of the failed one", () =>
     Effect.gen(function*() {
       const server = serve({ token: answering(() => text("", 503), () => bearer("t")) })
       const { tokens } = yield* street(server, once)
-      yield* Effect.flip(tokens.get)
+      const first = yield* Effect.flip(tokens.get)
+      yield* TestClock.adjust("999 millis")
+      assert.deepStrictEqual(yield* Effect.flip(tokens.get), first)
+      assert.strictEqual(server.tokenRequests.length, 1)
+      yield* TestClock.adjust("1 millis")
       assert.strictEqual(Redacted.value((yield* tokens.get).value), "t")
     }))
 })
@@ -708,7 +721,9 @@ describe("TokenEndpoint on its own", () => {
 
   it.effect("its identity tells endpoints, clients and methods apart", () =>
     Effect.gen(function*() {
-      const identity = (more: Partial<Parameters<typeof TokenEndpoint.layer>[0]>) =>
+      const identity = (
+        more: Partial<Extract<TokenEndpoint.Options, { readonly tokenEndpoint: string | URL }>>
+      ) =>
         Effect.map(TokenEndpoint.TokenEndpoint, (_) => _.identity).pipe(
           Effect.provide(TokenEndpoint.layer({ ...options, ...more })),
           Effect.provide(serve().layer)

@@ -1,10 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, type Duration, Either, FastCheck as fc, Option, Redacted } from "effect"
 import { AccessToken } from "effect-alf"
-import { decodeToken, scopes } from "../../../src/internal/endpoint/decodeToken.ts"
+import { decodeToken } from "../../../src/internal/endpoint/decodeToken.ts"
+import { scopes } from "../../../src/internal/scope.ts"
 
 const sentAt = 1_000_000
-const options = { sentAt, requestedScope: ["asked"], defaultExpiresIn: Option.none<Duration.Duration>() }
+const options = {
+  sentAt,
+  requestedScope: ["asked"],
+  defaultExpiresIn: Option.none<Duration.Duration>(),
+  isDPoP: false
+}
 
 const assertSound = (answer: Readonly<Record<string, unknown>>) =>
   Either.match(decodeToken(answer, options), {
@@ -12,7 +18,7 @@ const assertSound = (answer: Readonly<Record<string, unknown>>) =>
       assert.isNotEmpty(issue)
       return false
     },
-    onRight: (token) => {
+    onRight: ({ token }) => {
       assert.isTrue(AccessToken.isHeaderSafe(Redacted.value(token.value)))
       assert.strictEqual(token.type, "Bearer")
       assert.strictEqual(DateTime.toEpochMillis(token.issuedAt), sentAt)
@@ -58,20 +64,69 @@ describe("decodeToken", () => {
     Option.getOrUndefined(
       Either.getLeft(decodeToken({ access_token: "abc", token_type: "Bearer", ...members }, options))
     )
+  const decoded = (members: Readonly<Record<string, unknown>>) =>
+    Either.getOrThrow(decodeToken({ access_token: "abc", token_type: "Bearer", ...members }, options))
   const lifeOf = (expires_in: unknown) =>
-    Either.getOrThrow(decodeToken({ access_token: "abc", token_type: "Bearer", expires_in }, options)).expiresAt.pipe(
+    decoded({ expires_in }).token.expiresAt.pipe(
       Option.map((end) => DateTime.toEpochMillis(end) - sentAt),
       Option.getOrNull
     )
 
   it("takes seconds as a number or as its text, parts of a second left out, 68 years at most", () => {
-    for (const [expiresIn, life] of [[90, 90], ["90", 90], ["90.75", 90], [90.75, 90], [0, 0], [1e12, 2 ** 31 - 1]]) {
+    for (
+      const [expiresIn, life] of [[90, 90], ["90", 90], [" 90 ", 90], ["90.75", 90], [90.75, 90], [0, 0], [
+        1e12,
+        2 ** 31 - 1
+      ]]
+    ) {
       assert.strictEqual(lifeOf(expiresIn), Number(life) * 1000, `${expiresIn}`)
     }
     for (const nothing of [undefined, null]) assert.isNull(lifeOf(nothing))
-    for (const wrong of ["", " 90", "90 ", "90s", "x90", "1e5", "0x10", "90.", ".5", "-1", -1, NaN, true, [90], {}]) {
-      assert.strictEqual(issueOf({ expires_in: wrong }), "expires_in is not a number of seconds", `${wrong}`)
+  })
+
+  it("ignores any other expires_in, with a warning", () => {
+    for (const nothing of [undefined, null, 90, "90", 0]) {
+      assert.isTrue(Option.isNone(decoded({ expires_in: nothing }).warning), `${nothing}`)
     }
+    for (const wrong of ["", "90s", "x90", "1e5", "0x10", "90.", ".5", "-1", -1, NaN, true, [90], {}]) {
+      const { token, warning } = decoded({ expires_in: wrong })
+      assert.isTrue(Option.isNone(token.expiresAt), `${wrong}`)
+      assert.deepStrictEqual(
+        warning,
+        Option.some("its expires_in is not a number of seconds and was ignored"),
+        `${wrong}`
+      )
+    }
+  })
+
+  it("keeps the other members, redacted", () => {
+    const members = { instance_url: "https://x.test", id_token: "SECRET", patient: 7, nested: { a: [1] } }
+    const { token } = decoded({ ...members, expires_in: 60, scope: "a", refresh_token: "r" })
+    assert.deepStrictEqual(Redacted.value(token.extra), members)
+    assert.deepStrictEqual(AccessToken.extra(token, "patient"), Option.some(7))
+    assert.notInclude(`${JSON.stringify(token)}${String(token)}`, "SECRET")
+  })
+
+  it("leaves other members out where they are larger than 64 KiB, with a warning", () => {
+    const { token, warning } = decoded({ id_token: "x".repeat(64 * 1024) })
+    assert.deepStrictEqual(Redacted.value(token.extra), {})
+    assert.include(Option.getOrThrow(warning), "64 KiB")
+    assert.isTrue(Option.isNone(decoded({ id_token: "x".repeat(60 * 1024) }).warning))
+  })
+
+  it("reads an access token of 64 KiB, and refuses a longer one", () => {
+    const longest = "x".repeat(64 * 1024)
+    assert.strictEqual(Redacted.value(decoded({ access_token: longest }).token.value), longest)
+    assert.strictEqual(issueOf({ access_token: `${longest}x` }), "access_token is longer than 64 KiB")
+  })
+
+  it("takes a token for a request with a proof only if it is bound to the key (RFC 9449 §5)", () => {
+    const withProof = (token_type: unknown) =>
+      decodeToken({ access_token: "abc", token_type }, { ...options, isDPoP: true })
+    for (const type of ["DPoP", "dpop"]) {
+      assert.strictEqual(Either.getOrThrow(withProof(type)).token.type, "DPoP")
+    }
+    for (const type of ["Bearer", undefined, null, "", 1]) assert.isTrue(Either.isLeft(withProof(type)), `${type}`)
   })
 
   it("says what is missing", () => {
@@ -79,16 +134,18 @@ describe("decodeToken", () => {
       assert.strictEqual(issueOf({ access_token }), "access_token is missing or not a string")
     }
     assert.strictEqual(issueOf({ access_token: "a b" }), "access_token has a character that a header must not carry")
-    assert.strictEqual(issueOf({ token_type: undefined }), "token_type is missing or not a string")
-    assert.strictEqual(issueOf({ token_type: "mac" }), "token_type is not Bearer, the only one supported")
+    assert.include(issueOf({ token_type: "mac" }), "cannot be presented as Bearer")
+    assert.include(issueOf({ token_type: "DPoP" }), "give the dpop option")
+    assert.strictEqual(issueOf({ token_type: 1 }), "token_type is not a string")
   })
 
-  it.prop("shows no value of the answer in an issue", [
-    fc.constantFrom("access_token", "token_type", "expires_in"),
+  it.prop("shows no value of the response in an issue or a warning", [
+    fc.constantFrom("access_token", "expires_in", "scope"),
     fc.string({ unit: fc.constantFrom(..."0123456789é \r\n"), minLength: 8 }).map((text) => `QQ${text}é`)
   ], ([member, marked]) => {
-    const issue = decodeToken({ access_token: "abc", token_type: "Bearer", [member]: marked }, options)
-    assert.notInclude(Option.getOrThrow(Either.getLeft(issue)), "QQ")
+    const result = decodeToken({ access_token: "abc", token_type: "Bearer", [member]: marked }, options)
+    const said = Either.match(result, { onLeft: (issue) => issue, onRight: ({ warning }) => JSON.stringify(warning) })
+    assert.notInclude(said, "QQ")
   })
 })
 

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
-import { scrub, secretValues, tokenValues, truncate } from "../../../src/internal/endpoint/redact.ts"
+import { redact, secretParams, tokenValues, truncate } from "../../../src/internal/endpoint/redact.ts"
 
-/** The characters of the mark that takes a secret's place are left out: in the mark, a secret made of them is found. */
+/** The characters of the mark that replaces a secret are left out: in the mark, a secret made of them is found. */
 const withoutMark = (text: string) => !/[<>redact]/i.test(text)
 const secret = fc.string({ unit: "grapheme", minLength: 4 }).filter(withoutMark)
 const text = fc.string({ unit: "grapheme" }).filter(withoutMark)
@@ -28,17 +28,17 @@ const writings: ReadonlyArray<readonly [string, (secret: string) => string]> = [
   ["HTML-escaped", (secret) => secret.replaceAll("&", "&amp;").replaceAll("\"", "&quot;").replaceAll("'", "&#39;")]
 ]
 
-describe("scrub", () => {
+describe("redact", () => {
   for (const [name, write] of writings) {
     it.prop(`leaves no secret that a server echoes ${name}`, [
       fc.array(secret, { minLength: 1, maxLength: 3 }),
       fc.array(text)
     ], ([secrets, texts]) => {
       const echo = texts.map((text, i) => text + write(secrets[i % secrets.length] ?? "")).join("")
-      const scrubbed = scrub(echo, secrets)
+      const redacted = redact(echo, secrets)
       for (const secret of secrets) {
-        assert.notInclude(scrubbed, secret)
-        assert.notInclude(scrubbed, write(secret))
+        assert.notInclude(redacted, secret)
+        assert.notInclude(redacted, write(secret))
       }
     })
   }
@@ -47,26 +47,26 @@ describe("scrub", () => {
     fc.string({ unit: "binary" }),
     fc.array(fc.oneof(fc.string({ unit: "binary" }), fc.constantFrom("\ud800", "a\udc00", "\\", "$&", "(?:", "[")))
   ], ([text, secrets]) => {
-    assert.isString(scrub(text + secrets.join(), secrets))
+    assert.isString(redact(text + secrets.join(), secrets))
   })
 
   it.prop("leaves a text without secrets as it is", [fc.string({ unit: "binary" })], ([text]) => {
-    assert.strictEqual(scrub(text, []), text)
-    assert.strictEqual(scrub(text, [""]), text)
-    assert.strictEqual(scrub(text, ["a secret that is nowhere in there"]), text)
+    assert.strictEqual(redact(text, []), text)
+    assert.strictEqual(redact(text, [""]), text)
+    assert.strictEqual(redact(text, ["a secret that is nowhere in there"]), text)
   })
 
   it("strikes out the longer of two secrets of which one is part of the other", () => {
-    assert.strictEqual(scrub("[abc-long] [abc]", ["abc", "abc-long"]), "[<redacted>] [<redacted>]")
+    assert.strictEqual(redact("[abc-long] [abc]", ["abc", "abc-long"]), "[<redacted>] [<redacted>]")
   })
 
   it("takes no character of a secret for a pattern", () => {
-    assert.strictEqual(scrub("a.c abc $& (x", ["a.c", "$&", "(x"]), "<redacted> abc <redacted> <redacted>")
+    assert.strictEqual(redact("a.c abc $& (x", ["a.c", "$&", "(x"]), "<redacted> abc <redacted> <redacted>")
   })
 })
 
-describe("secretValues", () => {
-  it("are those of the parameters that are secrets (RFC 6749, 7521, 7636, 8628, 8693)", () => {
+describe("secretParams", () => {
+  it("are all parameters but those that everyone may see, those with names of the user's own too", () => {
     const secrets = [
       "client_secret",
       "client_assertion",
@@ -75,13 +75,15 @@ describe("secretValues", () => {
       "code",
       "code_verifier",
       "device_code",
+      "username",
       "password",
       "subject_token",
-      "actor_token"
+      "actor_token",
+      "api_key"
     ]
-    const open = ["grant_type", "client_id", "scope", "audience", "resource", "redirect_uri", "username"]
+    const open = ["grant_type", "client_id", "scope", "audience", "resource", "redirect_uri", "client_assertion_type"]
     assert.deepStrictEqual(
-      secretValues([...open, ...secrets].map((name) => [name, `value of ${name}`])),
+      secretParams([...open, ...secrets].map((name) => [name, `value of ${name}`])),
       secrets.map((name) => `value of ${name}`)
     )
   })
