@@ -442,7 +442,8 @@ type Configured =
 const configuredServer = (options: Options): Effect.Effect<Configured, ConfigurationError> =>
   Effect.gen(function*() {
     const given = [options.tokenEndpoint, options.issuer, options.metadata].filter((option) => option !== undefined)
-    yield* check(given.length === 1, () => "give exactly one of tokenEndpoint, issuer and metadata")
+    yield* check(given.length === 1, () =>
+      "give exactly one of tokenEndpoint, issuer and metadata, such as tokenEndpoint: \"https://auth.example.com/oauth/token\"")
     if (options.metadata !== undefined) {
       const { metadata } = options
       yield* endpointUrl("metadata.tokenEndpoint", metadata.tokenEndpoint)

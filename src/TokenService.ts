@@ -202,12 +202,13 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
       until: number,
       question: (flight: Handle) => TokenState.Question<Handle>
     ): Effect.Effect<AccessToken, TokenError> =>
+      // each side can be interrupted, even where the caller cannot
       Effect.raceFirst(
-        Deferred.await(handle),
-        Effect.zipRight(
+        Effect.interruptible(Deferred.await(handle)),
+        Effect.interruptible(Effect.zipRight(
           Effect.sleep(Duration.millis(Math.max(1, until - now()))),
           Effect.suspend(() => ask(question))
-        )
+        ))
       )
 
     /** Runs a flight with the FiberRefs of the layer; of the caller it takes the span. */

@@ -90,16 +90,19 @@ describe("isSame", () => {
 
 describe("supersedes", () => {
   const token = make({ issuedAt: 5 })
+  const of = (generation: number, value: string) =>
+    new AccessToken.AccessToken({ ...make({ issuedAt: 5, value }), generation })
 
   it("holds for another token that is newer or as new", () => {
     assert.isTrue(AccessToken.supersedes(make({ issuedAt: 6 }), token))
-    assert.isTrue(AccessToken.supersedes(make({ issuedAt: 6, value: "other" }), token))
-    assert.isTrue(AccessToken.supersedes(make({ issuedAt: 5, value: "other" }), token))
+    assert.isTrue(AccessToken.supersedes(of(1, "other"), token))
+    // whatever the clocks say
+    assert.isTrue(AccessToken.supersedes(make({ issuedAt: 4, value: "other" }), token))
   })
 
   it("does not hold for the same token, or for an older one", () => {
     assert.isFalse(AccessToken.supersedes(make({ issuedAt: 5 }), token))
-    assert.isFalse(AccessToken.supersedes(make({ issuedAt: 4, value: "other" }), token))
+    assert.isFalse(AccessToken.supersedes(token, of(1, "other")))
   })
 })
 
@@ -150,16 +153,32 @@ describe("encode and decode", () => {
   it("keep every field", () => {
     const token = make({ value: "t", issuedAt: 1, expiresAt: 2, refreshToken: "r", scope: ["a", "b"] })
     assert.deepStrictEqual(JSON.parse(AccessToken.encode(token)), {
-      version: 1,
-      token: { value: "t", type: "Bearer", scope: ["a", "b"], issuedAt: 1, expiresAt: 2, refreshToken: "r" }
+      version: 2,
+      token: {
+        value: "t",
+        type: "Bearer",
+        scope: ["a", "b"],
+        issuedAt: 1,
+        expiresAt: 2,
+        refreshToken: "r",
+        extra: {},
+        generation: 0
+      }
     })
+  })
+
+  it("decode reads what version 1 wrote", () => {
+    const token = make({ value: "t", issuedAt: 1, expiresAt: 2, refreshToken: "r", scope: ["a", "b"] })
+    const { extra: _, generation: __, ...fields } = JSON.parse(AccessToken.encode(token)).token
+    const decoded = AccessToken.decode(JSON.stringify({ version: 1, token: fields }))
+    assert.deepStrictEqual(Option.map(decoded, AccessToken.encode), Option.some(AccessToken.encode(token)))
   })
 
   const stored = JSON.parse(AccessToken.encode(make({ expiresAt: 2 })))
   const withToken = (fields: object) => JSON.stringify({ ...stored, token: { ...stored.token, ...fields } })
 
   it.each([
-    ["another version", JSON.stringify({ ...stored, version: 2 })],
+    ["another version", JSON.stringify({ ...stored, version: 3 })],
     ["no version", JSON.stringify({ token: stored.token })],
     ["a token alone", JSON.stringify(stored.token)],
     ["a secret that a header must not carry", withToken({ value: "a\r\nX-Evil: 1" })],

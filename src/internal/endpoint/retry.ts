@@ -37,7 +37,7 @@ export const retrySchedule = (
     if (Schedule.isSchedule(retry)) return retry
     const { factor = defaults.factor, statuses, times = defaults.times } = retry
     yield* check(Number.isInteger(times) && times >= 0, () =>
-      "tokenRetry.times must be a whole number: write how many more attempts are made, or 0 for no retries")
+      "tokenRetry.times must be a whole number: write how many more attempts are made, 0 for none")
     yield* check(Number.isFinite(factor) && factor >= 1, () =>
       "tokenRetry.factor must be at least 1: write the factor by which each pause grows, such as 2")
     yield* check(statuses === undefined || statuses.every(Number.isInteger), () =>
@@ -69,6 +69,9 @@ export const retrySchedule = (
 /** With a schedule of one's own nobody can tell how long the retries last. */
 const longestOfSchedule = Duration.minutes(5)
 
+/** What discovery and a storage may add. */
+const slack = Duration.seconds(30)
+
 /**
  * The longest that all attempts and pauses of a request may take. Options that cannot work are left to `retrySchedule`.
  */
@@ -79,7 +82,7 @@ export const longestRequest = (retry: Retry, timeout: Duration.Duration): Durati
     Duration.max(maxRetryAfter, Duration.decode(retry.maxDelay ?? defaults.maxDelay)),
     times
   )
-  return Duration.sum(Duration.times(timeout, times + 1), pauses)
+  return Duration.sum(Duration.sum(Duration.times(timeout, times + 1), pauses), slack)
 }
 
 const retryAfter = (error: TokenError): Duration.Duration =>

@@ -1,3 +1,4 @@
+/** Token errors for clients whose error type has no place for them. */
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
@@ -38,17 +39,40 @@ export const toHttpClientError = (
         description
       })
     }
-    case "AuthorizationError":
     case "DiscoveryError":
+      return error.reason === "Transport"
+        ? new HttpClientError.RequestError({
+          request: shownRequest(request),
+          reason: "Transport",
+          cause: error,
+          description
+        })
+        : final(error, request, 404)
+    // a client above that retries what is transient must not open another window
+    case "AuthorizationError":
     case "LayerClosed":
-      return new HttpClientError.RequestError({
-        request: HttpClientRequest.make(request.method)(withoutQuery(request.url)),
-        reason: "Transport",
-        cause: error,
-        description
-      })
+      return final(error, request, 401)
   }
 }
+
+/** A failure that no attempt changes. */
+const final = (
+  error: TokenError,
+  request: HttpClientRequest.HttpClientRequest,
+  status: number
+): HttpClientError.HttpClientError => {
+  const shown = shownRequest(request)
+  return new HttpClientError.ResponseError({
+    request: shown,
+    response: toResponse(shown, status, ""),
+    reason: "StatusCode",
+    cause: error,
+    description: error.message
+  })
+}
+
+const shownRequest = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest =>
+  HttpClientRequest.make(request.method)(withoutQuery(request.url))
 
 /** A web response of any status; its constructor does not take all of them. */
 const toResponse = (

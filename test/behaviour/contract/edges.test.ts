@@ -49,20 +49,6 @@ const slowly = (duration: "1 second" | "5 seconds" | "1 minute", from = 1) =>
   })
 
 describe("flights", () => {
-  it.effect("a waiter that cannot be interrupted does not hang when the scope closes", () =>
-    Effect.gen(function*() {
-      const server = serve({ token: () => Effect.never })
-      const scope = yield* Scope.make()
-      const { tokens } = yield* Scope.extend(street(server), scope)
-      const waiter = yield* Effect.fork(Effect.uninterruptible(tokens.get))
-      yield* settle
-      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
-      yield* settle
-      assert.isTrue(Option.isSome(yield* Fiber.poll(closing)))
-      const exit = yield* Fiber.await(waiter)
-      assert.isTrue(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause))
-    }))
-
   it.effect("asking after the scope has closed ends", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
@@ -71,27 +57,6 @@ describe("flights", () => {
       const fiber = yield* Effect.fork(Effect.exit(tokens.get))
       yield* settle
       assert.isTrue(Option.isSome(yield* Fiber.poll(fiber)))
-    }))
-
-  it.scoped("invalidate during a background refresh: who asks waits for it, then for the next", () =>
-    Effect.gen(function*() {
-      const server = slowly("5 seconds", 2)
-      const { tokens } = yield* street(server)
-      yield* tokens.get
-      yield* TestClock.adjust("3520 seconds")
-      assert.strictEqual(value(yield* tokens.get), "t1")
-      yield* settle
-      assert.strictEqual(server.tokenRequests.length, 2)
-      yield* tokens.invalidate
-      const after = yield* Effect.fork(tokens.get)
-      yield* settle
-      assert.strictEqual(server.tokenRequests.length, 2)
-      yield* TestClock.adjust("5 seconds")
-      yield* settle
-      assert.strictEqual(server.tokenRequests.length, 3)
-      yield* TestClock.adjust("5 seconds")
-      assert.strictEqual(value(yield* Fiber.join(after)), "t3")
-      assert.strictEqual(server.concurrency.most, 1)
     }))
 
   it.scoped("who needs a token when the current one ends joins the background refresh", () =>
@@ -394,64 +359,6 @@ describe("sharing", () => {
         get.pipe(Effect.provide(Layer.fresh(alf)))
       ).pipe(Effect.provide(TokenStorage.layerMemory))
       assert.strictEqual(server.tokenRequests.length, 1)
-    }))
-
-  it.scoped("a storage whose exclusive section never opens does not stop a request", () =>
-    Effect.gen(function*() {
-      const server = serve()
-      const storage = {
-        get: () => Effect.succeedNone,
-        set: () => Effect.void,
-        remove: () => Effect.void,
-        exclusive: () => () => Effect.never
-      }
-      const { httpClient } = yield* street(server).pipe(Effect.provideService(TokenStorage.TokenStorage, storage))
-      const fiber = yield* Effect.fork(httpClient.get(api))
-      let exit = yield* Fiber.poll(fiber)
-      for (let i = 0; i < 60 && Option.isNone(exit); i++) {
-        yield* settle
-        yield* TestClock.adjust("5 seconds")
-        exit = yield* Fiber.poll(fiber)
-      }
-      yield* Fiber.interruptFork(fiber)
-      assert.isTrue(Option.isSome(exit), "still waiting after five minutes")
-    }))
-
-  it.effect("closing the scope in mid-flight leaves the section before the storage goes", () =>
-    Effect.gen(function*() {
-      const seen: Array<string> = []
-      const storage = Layer.scoped(
-        TokenStorage.TokenStorage,
-        Effect.acquireRelease(
-          Effect.succeed({
-            get: () => Effect.succeedNone,
-            set: () => Effect.void,
-            remove: () => Effect.void,
-            exclusive: () => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-              Effect.acquireUseRelease(
-                Effect.sync(() => void seen.push("entered")),
-                () => effect,
-                () => Effect.sync(() => void seen.push("left"))
-              )
-          }),
-          () => Effect.sync(() => void seen.push("storage closed"))
-        )
-      )
-      const server = serve({ token: () => Effect.never })
-      const scope = yield* Scope.make()
-      const context = yield* Layer.buildWithScope(
-        Alf.layer(options).pipe(Layer.provide(storage), Layer.provide(server.layer)),
-        scope
-      )
-      const waiter = yield* Effect.fork(
-        Effect.flatMap(TokenService.TokenService, (_) => _.get).pipe(Effect.provide(context))
-      )
-      yield* settle
-      assert.strictEqual(server.tokenRequests.length, 1)
-      yield* Scope.close(scope, Exit.void)
-      const exit = yield* Fiber.await(waiter)
-      assert.isTrue(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause))
-      assert.deepStrictEqual(seen, ["entered", "left", "storage closed"])
     }))
 
   it.scoped("who cannot enter finds the token of who did", () =>

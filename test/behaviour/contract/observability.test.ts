@@ -205,15 +205,6 @@ describe("metrics", () => {
 })
 
 describe("spans", () => {
-  it.scoped("of a fetch", () =>
-    Effect.gen(function*() {
-      const { httpClient } = yield* street(serve())
-      const { seen } = yield* watched(httpClient.get(api))
-      assert.includeMembers(names(seen), ["TokenService.acquire", "TokenEndpoint.request"])
-      assert.notInclude(names(seen), "AuthorizedHttpClient.replay")
-      for (const span of seen.spans) assert.strictEqual(span.status._tag, "Ended")
-    }))
-
   it.scoped("none of our own when the token is at hand", () =>
     Effect.gen(function*() {
       const { httpClient } = yield* street(serve())
@@ -222,43 +213,9 @@ describe("spans", () => {
       assert.deepStrictEqual(names(seen), [])
       assert.strictEqual(seen.spans.length, 1)
     }))
-
-  it.scoped("of a replay", () =>
-    Effect.gen(function*() {
-      const { httpClient } = yield* street(serve({ api: afterOne401 }))
-      yield* Effect.exit(httpClient.get("https://other.example"))
-      const { seen } = yield* watched(httpClient.get(api))
-      assert.isTrue(names(seen).includes("TokenEndpoint.request"))
-      const second = yield* street(serve({ api: afterOne401 }))
-      yield* second.tokens.get
-      const replayed = yield* watched(second.httpClient.get(api))
-      assert.includeMembers(names(replayed.seen), ["AuthorizedHttpClient.replay", "TokenService.acquire"])
-    }))
 })
 
 describe("logs", () => {
-  it.scoped("debug for a fetch, a refresh and a replay; nothing above; annotated", () =>
-    Effect.gen(function*() {
-      const { httpClient, tokens } = yield* street(serve({ api: afterOne401 }))
-      const { seen } = yield* watched(Effect.zipRight(httpClient.get(api), Effect.flatMap(tokens.get, tokens.refresh)))
-      assert.isAtLeast(seen.logs.length, 3)
-      for (const log of seen.logs) {
-        assert.strictEqual(log.level, "DEBUG")
-        assert.strictEqual(log.annotations["package"], "effect-alf")
-        assert.isString(log.annotations["module"])
-      }
-    }))
-
-  it.scoped("a warning for a storage in trouble", () =>
-    Effect.gen(function*() {
-      const store = { get: () => Promise.reject(new Error("down")), set: () => Promise.reject(new Error("down")) }
-      const { tokens } = yield* street(serve()).pipe(Effect.provide(TokenStorage.layerStore(store)))
-      const { exit, seen } = yield* watched(tokens.get)
-      assert.isTrue(Exit.isSuccess(exit))
-      const warnings = seen.logs.filter((log) => log.level === "WARN")
-      assert.isAbove(warnings.length, 0)
-      for (const log of warnings) assert.strictEqual(log.annotations["package"], "effect-alf")
-    }))
 })
 
 describe("secrets", () => {

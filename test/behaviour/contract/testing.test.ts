@@ -58,7 +58,7 @@ describe("TestTokenService", () => {
         assert.strictEqual(error._tag, "AuthorizationError")
         const client = yield* HttpClient.HttpClient
         const failed = yield* Effect.flip(client.get(api))
-        assert.strictEqual(failed._tag, "RequestError")
+        assert.strictEqual(failed._tag, "ResponseError")
         assert.strictEqual((failed.cause as TokenError.TokenError)._tag, "AuthorizationError")
       }).pipe(
         Effect.provide(authorized),

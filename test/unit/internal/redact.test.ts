@@ -4,7 +4,7 @@ import { redact, secretParams, tokenValues, truncate } from "../../../src/intern
 
 /** The characters of the mark that replaces a secret are left out: in the mark, a secret made of them is found. */
 const withoutMark = (text: string) => !/[<>redact]/i.test(text)
-const secret = fc.string({ unit: "grapheme", minLength: 4 }).filter(withoutMark)
+const secret = fc.string({ unit: "grapheme", minLength: 8 }).filter(withoutMark)
 const text = fc.string({ unit: "grapheme" }).filter(withoutMark)
 
 const json = (secret: string) => JSON.stringify(secret).slice(1, -1)

@@ -1,19 +1,22 @@
-/** RedactedResponses and errors as the authorized clients give them: all that they hold, and no token. */
+/** Responses and errors as the authorized clients give them: all that they hold, and no token. */
 import { HttpClientError, HttpClientRequest, HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { TokenError } from "effect-alf"
 import { inspect } from "node:util"
-import { RedactedResponse, withoutToken } from "../../../src/internal/http/redactedResponse.ts"
+import { concealIn, RedactedResponse } from "../../../src/internal/http/redactedResponse.ts"
 import { toHttpClientError } from "../../../src/internal/http/httpClientError.ts"
 
 const request = HttpClientRequest.get("https://api.example.com/users?page=1", {
   headers: { authorization: "Bearer SECRET", accept: "text/plain" }
 })
 
+const concealed = { headers: ["authorization", "dpop"], secrets: () => ["SECRET"] }
+const conceal = concealIn(concealed)
+
 const answerTo = (response: Response) => {
   const original = HttpClientResponse.fromWeb(request, response)
-  return { original, answer: new RedactedResponse(original) }
+  return { original, answer: new RedactedResponse(original, concealed) }
 }
 
 const text = (body: string, type = "text/plain") =>
@@ -81,14 +84,14 @@ describe("RedactedResponse", () => {
   })
 })
 
-describe("withoutToken", () => {
+describe("concealIn", () => {
   const cause = new Error("ECONNRESET")
   const { original } = text("hello")
 
   it("keeps all that an error of the transport says", () => {
     for (const why of [{}, { cause }, { description: "it broke" }, { cause, description: "it broke" }]) {
-      const requestError = withoutToken(new HttpClientError.RequestError({ request, reason: "Transport", ...why }))
-      const responseError = withoutToken(
+      const requestError = conceal(new HttpClientError.RequestError({ request, reason: "Transport", ...why }))
+      const responseError = conceal(
         new HttpClientError.ResponseError({ request, response: original, reason: "StatusCode", ...why })
       )
       assert.instanceOf(requestError, HttpClientError.RequestError)
@@ -116,6 +119,6 @@ describe("withoutToken", () => {
       }),
       request
     )
-    for (const error of [new Error("mine"), "text", undefined, ofToken]) assert.strictEqual(withoutToken(error), error)
+    for (const error of [new Error("mine"), "text", undefined, ofToken]) assert.strictEqual(conceal(error), error)
   })
 })

@@ -429,10 +429,7 @@ describe("faults", () => {
     noAccessToken: "InvalidTokenResponse",
     emptyAccessToken: "InvalidTokenResponse",
     lineBreakInAccessToken: "InvalidTokenResponse",
-    noTokenType: "InvalidTokenResponse",
     macTokenType: "InvalidTokenResponse",
-    negativeExpiresIn: "InvalidTokenResponse",
-    wordInExpiresIn: "InvalidTokenResponse",
     errorInSuccess: "TokenErrorResponse"
   }
   for (const [name, tag] of Object.entries(names) as Array<[TestAuthorizationServer.Malformed, string]>) {
