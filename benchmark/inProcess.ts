@@ -2,7 +2,7 @@
 import { HttpClient, HttpClientRequest, HttpClientResponse } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { DateTime, Effect, Exit, Fiber, Redacted, Scope } from "effect"
-import { AccessToken, Alf, Grant, TokenEndpoint, TokenService } from "effect-alf"
+import { AccessToken, Alf, AuthorizationServer, Grant, TokenEndpoint, TokenService } from "effect-alf"
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { performance } from "node:perf_hooks"
@@ -147,6 +147,12 @@ export const idle = async () => {
   const scope = await Effect.runPromise(Scope.make())
   const make = TokenService.make({ grant: Grant.clientCredentials() }).pipe(
     Effect.provideService(TokenEndpoint.TokenEndpoint, endpoint),
+    Effect.provideService(AuthorizationServer.AuthorizationServer, {
+      identity: "benchmark",
+      clientId: "client",
+      metadata: Effect.never,
+      request: () => Effect.never
+    }),
     Scope.extend(scope)
   )
   await Effect.runPromise(Effect.replicateEffect(make, 100))

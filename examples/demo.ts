@@ -12,7 +12,7 @@ import { type Act, claim, main } from "./demo/Act.ts"
 import { credentials, Servers } from "./demo/Servers.ts"
 
 /** All that a program has to say about tokens. */
-const alf = (options?: Partial<Alf.Options>) =>
+const alf = (options?: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>) =>
   Layer.unwrapEffect(Effect.map(Servers, ({ api, tokenEndpoint }) =>
     Alf.layer({
       tokenEndpoint,

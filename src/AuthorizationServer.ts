@@ -5,7 +5,7 @@
  *
  * @since 0.2.0
  */
-import * as HttpClient from "@effect/platform/HttpClient"
+import type * as HttpClient from "@effect/platform/HttpClient"
 import type * as UrlParams from "@effect/platform/UrlParams"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"

@@ -3,21 +3,7 @@
  */
 import { HttpBody, HttpClient, HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import {
-  Cause,
-  Context,
-  Deferred,
-  Effect,
-  Exit,
-  Fiber,
-  Layer,
-  Option,
-  Random,
-  Redacted,
-  Ref,
-  Stream,
-  TestClock
-} from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer, Option, Random, Redacted, Ref, Stream, TestClock } from "effect"
 import { Alf, AuthorizedHttpClient, Grant, TokenService, TokenStorage } from "effect-alf"
 import { TestAuthorizationServer } from "effect-alf/testing"
 import { inspect } from "node:util"
@@ -26,7 +12,10 @@ import { many, settle } from "../support/testClock.ts"
 const server = TestAuthorizationServer.TestAuthorizationServer
 const url = "https://api.test/orders"
 
-const setup = (alf: Partial<Alf.Options> = {}, options: TestAuthorizationServer.Options = {}) =>
+const setup = (
+  alf: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {},
+  options: TestAuthorizationServer.Options = {}
+) =>
   Alf.layer({
     tokenEndpoint: TestAuthorizationServer.tokenEndpoint,
     clientId: "client",
@@ -422,9 +411,6 @@ describe("interruption", () => {
 })
 
 describe("the end of the layer", () => {
-  const isInterrupted = <A, E>(exit: Option.Option<Exit.Exit<Exit.Exit<A, E>>>): boolean =>
-    Option.isSome(exit) && Exit.isSuccess(exit.value) && Exit.isInterrupted(exit.value.value)
-
   const options = {
     tokenEndpoint: TestAuthorizationServer.tokenEndpoint,
     clientId: "client",

@@ -167,7 +167,7 @@ const ends: ReadonlyArray<
   readonly [
     name: string,
     handler: (request: Received, n: number) => Response | Effect.Effect<Response, HttpClientError.HttpClientError>,
-    overrides: Partial<Alf.Options>,
+    overrides: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>,
     tag: string
   ]
 > = [
@@ -424,7 +424,7 @@ describe("an error of the API shows no token", () => {
 describe("options that cannot work show no secret", () => {
   it.effect("in the ConfigurationError", () =>
     Effect.gen(function*() {
-      const cases: ReadonlyArray<Partial<Alf.Options>> = [
+      const cases: ReadonlyArray<Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>> = [
         { tokenEndpoint: "https://MARKED:MARKED@auth.test" },
         { tokenEndpoint: "MARKED" },
         { clientId: "" },

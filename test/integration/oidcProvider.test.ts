@@ -18,7 +18,7 @@ const methods = {
 const world = (
   method: Provider.Client["method"],
   server?: Omit<Provider.Options, "client">,
-  options?: Partial<Alf.Options>
+  options?: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>
 ) =>
   Effect.gen(function*() {
     const auth = yield* Provider.authorizationServer({ client: { ...client, method }, ...server })

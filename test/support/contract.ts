@@ -121,7 +121,10 @@ const macrotasks = Effect.async<void>((resume) => void setTimeout(() => setImmed
 export const settle = Effect.repeatN(macrotasks, 4)
 
 /** One street over a scripted server, as a program with two APIs would make it. */
-export const street = (server: Server, options: Partial<Alf.Options> = {}) =>
+export const street = (
+  server: Server,
+  options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
+) =>
   Alf.make({
     tokenEndpoint,
     clientId: "client",

@@ -11,7 +11,7 @@ describe("effect-alf/testing", () => {
       Layer.Layer<TokenService.TokenService | TestTokenService.TestTokenService>
     >()
     expectTypeOf<TestTokenService.TestTokenService["Type"]["calls"]>().toEqualTypeOf<
-      Effect.Effect<ReadonlyArray<"get" | "refresh" | "invalidate">>
+      Effect.Effect<ReadonlyArray<"get" | "refresh" | "invalidate" | "revoke">>
     >()
   })
 

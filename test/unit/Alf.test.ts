@@ -197,8 +197,10 @@ describe("the token's life", () => {
       return toApi(http).slice(before).map(({ headers }) => headers["authorization"])
     })
 
-  const clientOf = (http: Scripted, overrides: Partial<Alf.Options> = {}) =>
-    Effect.map(Effect.provide(Alf.make({ ...options, ...overrides }), http.layer), ({ httpClient }) => httpClient)
+  const clientOf = (
+    http: Scripted,
+    overrides: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
+  ) => Effect.map(Effect.provide(Alf.make({ ...options, ...overrides }), http.layer), ({ httpClient }) => httpClient)
 
   it.scoped.each(
     [

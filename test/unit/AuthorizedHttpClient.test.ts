@@ -31,6 +31,7 @@ import { recordLogs, recordSpans } from "../support/recorders.ts"
 import { broken, json, type Received, type Scripted, scripted } from "../support/scriptedClient.ts"
 import { inTime, many, settle } from "../support/testClock.ts"
 import { runVirtually } from "../support/virtualTime.ts"
+import { layerServer } from "../support/endpoint.ts"
 
 const api = "https://api.example.com"
 const users = `${api}/users`
@@ -50,11 +51,14 @@ const tokenService = (
             Effect.map(DateTime.now, (issuedAt) =>
               new AccessToken.AccessToken({ value: Redacted.make(name), issuedAt })))
       }
-    }).pipe(Effect.provideService(TokenEndpoint.TokenEndpoint, {
-      identity: "an endpoint",
-      request: () =>
-        Effect.dieMessage("the endpoint is not asked here")
-    }))
+    }).pipe(
+      Effect.provide(layerServer),
+      Effect.provideService(TokenEndpoint.TokenEndpoint, {
+        identity: "an endpoint",
+        request: () =>
+          Effect.dieMessage("the endpoint is not asked here")
+      })
+    )
     return {
       service,
       asked: () =>
@@ -1184,7 +1188,7 @@ describe("AuthorizedHttpClient", () => {
             yield* build(AuthorizedHttpClient.layerHttpClient({ origins: ["nowhere"] }))
           ]
         ) {
-          assert.isTrue(Exit.isFailure(exit) && Cause.isFailType(exit.cause))
+          assert.isTrue(Exit.isFailure<unknown, unknown>(exit) && Cause.isFailType(exit.cause))
         }
       }))
 

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, DateTime, Effect, Layer, Option, Redacted } from "effect"
 import { AccessToken, Grant, TokenEndpoint, TokenError } from "effect-alf"
 import { inspect } from "node:util"
+import { layerServer, resolved } from "../support/endpoint.ts"
 
 const endpoint = "https://auth.test/token"
 
@@ -29,7 +30,7 @@ const scriptedEndpoint = (
   const layer = Layer.succeed(TokenEndpoint.TokenEndpoint, {
     identity: "scripted",
     request: (params) =>
-      Effect.suspend(() => {
+      Effect.flatMap(resolved(params), (params) => {
         const answer = answers[forms.push(UrlParams.toString(params)) - 1]
         return answer === undefined
           ? Effect.dieMessage("more requests than the script knows")
@@ -38,7 +39,7 @@ const scriptedEndpoint = (
           : Effect.fail(answer)
       })
   })
-  return { forms, layer }
+  return { forms, layer: Layer.merge(layer, layerServer) }
 }
 
 /** The form that a grant sends. */

@@ -1,7 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
-  Chunk,
   Context,
   DateTime,
   Deferred,
@@ -20,7 +19,6 @@ import {
 } from "effect"
 import {
   AccessToken,
-  AuthorizationServer,
   type Grant,
   TokenEndpoint,
   TokenError,
@@ -31,6 +29,7 @@ import {
 import { recordLogs, recordSpans } from "../support/recorders.ts"
 import { type ControlledStorage, controlledStorage, faults } from "../support/storages.ts"
 import { inTime, many, settle } from "../support/testClock.ts"
+import { layerServer } from "../support/endpoint.ts"
 
 type Token = AccessToken.AccessToken
 type Service = TokenService.TokenService["Type"]
@@ -101,15 +100,6 @@ const stub: TokenEndpoint.TokenEndpoint["Type"] = {
   request: () => Effect.dieMessage("the endpoint is not asked here")
 }
 
-const server: AuthorizationServer.AuthorizationServer["Type"] = {
-  identity: "an endpoint",
-  clientId: "client",
-  metadata: Effect.succeed(
-    new AuthorizationServer.Metadata({ issuer: "https://auth.test", tokenEndpoint: "https://auth.test/token" })
-  ),
-  request: () => Effect.dieMessage("the server is not asked here")
-}
-
 /** The service, its renewals not jittered. */
 const make = <R = never>(
   options: TokenService.Options<R>,
@@ -118,15 +108,12 @@ const make = <R = never>(
   TokenService.make(options).pipe(
     Effect.orDie,
     Effect.provideService(TokenEndpoint.TokenEndpoint, stub),
-    Effect.provideService(AuthorizationServer.AuthorizationServer, server),
+    Effect.provide(layerServer),
     Effect.provideService(TokenStorage.TokenStorage, storage),
     Effect.withRandom(Random.fixed([0.5]))
   )
 
 const getIn = (service: Service) => Effect.map(inTime(service.get), value)
-
-const counted = (reason: string) =>
-  Effect.map(Metric.value(Metric.tagged(TokenMetrics.tokenRefreshes, "reason", reason)), ({ count }) => Number(count))
 
 const failures = Effect.map(Metric.value(TokenMetrics.storageFailures), ({ count }) => Number(count))
 
@@ -494,10 +481,6 @@ describe("TokenService", () => {
       }))
   })
 
-  describe("what a flight sees", () => {
-    class Vault extends Context.Tag("Vault")<Vault, string>() {}
-  })
-
   describe("what is seen", () => {
     it.scoped("a flight has a span, a child of the caller's; a token at hand has none", () => {
       const { layer, named, spans } = recordSpans()
@@ -526,7 +509,7 @@ describe("TokenService", () => {
   describe("layer and layerStatic", () => {
     it.effect("layer gives the service of its scope", () => {
       const layer = TokenService.layer({ grant: scriptedGrant((n) => issue(`token-${n}`)).grant }).pipe(
-        Layer.provide(Layer.succeed(TokenEndpoint.TokenEndpoint, stub))
+        Layer.provide(Layer.merge(layerServer, Layer.succeed(TokenEndpoint.TokenEndpoint, stub)))
       )
       return Effect.gen(function*() {
         const token = yield* Effect.flatMap(TokenService.TokenService, (service) => service.get)
@@ -585,6 +568,7 @@ describe("TokenService", () => {
         const otherGrant: Grant.Grant = { ...grant, key: "another" }
         yield* (yield* make({ grant: otherGrant }, storage)).get
         const other = yield* TokenService.make({ grant }).pipe(
+          Effect.provide(layerServer),
           Effect.provideService(TokenEndpoint.TokenEndpoint, { ...stub, identity: "another" }),
           Effect.provideService(TokenStorage.TokenStorage, storage)
         )

@@ -1,6 +1,6 @@
 /** Decodes a compressed body that the client below has not decoded, by the web platform's streams. */
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 
 /** Whether these bytes are still compressed: fetch decodes a body and leaves the header. */
 export const isCompressed = (bytes: Uint8Array, encoding: string | undefined): boolean =>

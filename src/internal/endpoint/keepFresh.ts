@@ -39,7 +39,7 @@ export const keepFresh = <A, E>(fetch: Effect.Effect<A, E>): Effect.Effect<Effec
       if (isStale && flight === undefined) {
         // the next try is an hour later, however this one ends
         kept = { value: kept.value, since: now }
-        launch()
+        flight = launch()
       }
       return Effect.succeed(kept.value)
     })

@@ -1,6 +1,7 @@
 /** A `fetch` over an `HttpClient`. */
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Cause from "effect/Cause"
@@ -75,10 +76,15 @@ const follow = (
     const location = response.headers["location"]
     const isRedirect = redirectStatuses.includes(response.status) && location !== undefined
     if (!isRedirect || mode === "manual") return Effect.succeed({ response, url: request.url, hops })
-    if (mode === "error") return Effect.fail(new Error("a redirect was not expected"))
-    if (hops === maxRedirects || !URL.canParse(location, request.url)) return Effect.fail(new Error("bad redirect"))
+    if (mode === "error") return Effect.fail(badRedirect(response, "a redirect was not expected"))
+    if (hops === maxRedirects || !URL.canParse(location, request.url)) {
+      return Effect.fail(badRedirect(response, "there are too many redirects, or one leads nowhere"))
+    }
     return follow(client, redirected(request, response.status, new URL(location, request.url)), mode, hops + 1)
   })
+
+const badRedirect = (response: HttpClientResponse.HttpClientResponse, description: string) =>
+  new HttpClientError.ResponseError({ request: response.request, response, reason: "StatusCode", description })
 
 const redirected = (
   request: HttpClientRequest.HttpClientRequest,

@@ -48,7 +48,7 @@ const once = { tokenRetry: { times: 0 } } as const
 const accepting = (valid: Set<string>): Script => (sent) =>
   valid.has((sent.headers["authorization"] ?? "").replace("Bearer ", "")) ? json({ ok: true }) : unauthorized()
 
-const full = (server: Server, more: Partial<Alf.Options> = {}) =>
+const full = (server: Server, more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
   Alf.layer({ tokenEndpoint, clientId: "client", clientSecret: Redacted.make("swordfish"), origins: [api], ...more })
     .pipe(
       Layer.provide(server.layer)
@@ -524,7 +524,7 @@ describe("bodies", () => {
 })
 
 describe("errors of the drop-in", () => {
-  const failing = (token: Script, more: Partial<Alf.Options> = {}) =>
+  const failing = (token: Script, more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
     Effect.gen(function*() {
       const server = serve({ token })
       const { httpClient } = yield* street(server, { ...once, ...more })

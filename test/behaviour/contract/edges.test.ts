@@ -312,7 +312,11 @@ describe("the typed client", () => {
     }))
 })
 
-const peers = (server: Server, count: number, more: Partial<Alf.Options> = {}) =>
+const peers = (
+  server: Server,
+  count: number,
+  more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
+) =>
   Effect.gen(function*() {
     const context = yield* Layer.build(TokenStorage.layerMemory)
     return yield* Effect.all(

@@ -277,14 +277,18 @@ describe("secrets", () => {
   const spanExit = (exit: Exit.Exit<unknown, unknown>) =>
     Exit.isFailure(exit) ? Cause.pretty(exit.cause, { renderErrorCause: true }) : ""
 
-  const made = (server: Server, more: Partial<Alf.Options> = {}) =>
+  const made = (server: Server, more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
     street(server, { clientSecret: Redacted.make(secret), tokenRetry: { times: 0 }, ...more })
 
   const good = () => bearer(accessToken, { refresh_token: refreshToken })
 
   const cases: Record<
     string,
-    { readonly token?: Script; readonly api?: Script; readonly more?: Partial<Alf.Options> }
+    {
+      readonly token?: Script
+      readonly api?: Script
+      readonly more?: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>
+    }
   > = {
     "all is well": {},
     "a replay": { api: afterOne401 },

@@ -126,6 +126,9 @@ describe("a program", () => {
             TokenRequestError: (error) => Effect.succeed(`no answer: ${error.reason}`),
             InvalidTokenResponse: () => Effect.succeed("nonsense"),
             AuthorizationError: (error) => Effect.succeed(`nobody: ${error.reason}`),
+            DiscoveryError: (error) => Effect.succeed(`no metadata: ${error.reason}`),
+            LayerClosed: () => Effect.succeed("closed"),
+            InsufficientScope: (error) => Effect.succeed(`needs ${error.required.join(" ")}`),
             RequestError: (error) => Effect.succeed(`request: ${error.reason}`),
             ResponseError: (error) => Effect.succeed(`response: ${error.reason}`)
           }),

@@ -105,7 +105,7 @@ describe("TestTokenService", () => {
 })
 
 describe("TestAuthorizationServer", () => {
-  const alf = (options: Partial<Alf.Options> = {}) =>
+  const alf = (options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
     Alf.layer({
       tokenEndpoint: "https://auth.test/token",
       clientId: "client",
@@ -116,7 +116,7 @@ describe("TestAuthorizationServer", () => {
 
   const world = (
     server: Parameters<typeof TestAuthorizationServer.layer>[0] = {},
-    options: Partial<Alf.Options> = {}
+    options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
   ) => Layer.provideMerge(alf(options), TestAuthorizationServer.layer(server))
 
   const status = Effect.flatMap(

@@ -23,8 +23,10 @@ const secret = Redacted.make("swordfish")
 const once = { tokenRetry: { times: 0 } } as const
 
 /** The error of the first need of a token, whatever time it takes. */
-const failure = (server: Server, options: Partial<Alf.Options> = {}) =>
-  Effect.flatMap(street(server, options), (_) => advancing(Effect.flip(_.tokens.get), "10 seconds"))
+const failure = (
+  server: Server,
+  options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
+) => Effect.flatMap(street(server, options), (_) => advancing(Effect.flip(_.tokens.get), "10 seconds"))
 
 const answering = (...answers: ReadonlyArray<() => Response>): Script => (_, n) =>
   (answers[Math.min(n, answers.length) - 1] as () => Response)()
@@ -137,7 +139,7 @@ describe("the request", () => {
 })
 
 describe("options that cannot work", () => {
-  const issue = (options: Partial<Alf.Options>) =>
+  const issue = (options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>) =>
     Effect.scoped(Effect.flip(street(serve(), options))).pipe(
       Effect.tap((error) =>
         Effect.sync(() => {
@@ -150,7 +152,7 @@ describe("options that cannot work", () => {
     )
 
   for (
-    const [name, options] of Object.entries<Partial<Alf.Options>>({
+    const [name, options] of Object.entries<Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>>({
       "plain http": { tokenEndpoint: "http://auth.example/token" },
       "user info": { tokenEndpoint: "https://user:pw@auth.example/token" },
       "a fragment": { tokenEndpoint: "https://auth.example/token#x" },
@@ -390,7 +392,10 @@ describe("errors", () => {
 })
 
 describe("retries", () => {
-  const count = (answer: () => Response, options: Partial<Alf.Options> = {}) =>
+  const count = (
+    answer: () => Response,
+    options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
+  ) =>
     Effect.gen(function*() {
       const server = serve({ token: answer })
       yield* failure(server, options)

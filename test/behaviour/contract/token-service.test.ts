@@ -1,21 +1,7 @@
 import { UrlParams } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import {
-  Cause,
-  Context,
-  DateTime,
-  Deferred,
-  Effect,
-  Exit,
-  Fiber,
-  Layer,
-  Option,
-  Redacted,
-  Ref,
-  Scope,
-  TestClock
-} from "effect"
-import { AccessToken, Alf, AuthorizedHttpClient, Grant, TokenEndpoint, TokenError, TokenService } from "effect-alf"
+import { Context, DateTime, Deferred, Effect, Fiber, Layer, Option, Redacted, Ref, TestClock } from "effect"
+import { AccessToken, Alf, AuthorizedHttpClient, Grant, TokenEndpoint, TokenService } from "effect-alf"
 import {
   advancing,
   api,
@@ -29,14 +15,17 @@ import {
   street,
   tokenEndpoint
 } from "../../support/contract.ts"
+import { layerServer, resolved } from "../../support/endpoint.ts"
 
 const value = (token: AccessToken.AccessToken) => Redacted.value(token.value)
 const get = (tokens: Context.Tag.Service<TokenService.TokenService>) => Effect.map(tokens.get, value)
 const once = { tokenRetry: { times: 0 } } as const
 
 /** The first token that comes of an answer's JSON, or the error. */
-const decoded = (body: unknown, options: Partial<Alf.Options> = {}) =>
-  Effect.flatMap(street(serve({ token: () => json(body) }), options), (_) => _.tokens.get)
+const decoded = (
+  body: unknown,
+  options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
+) => Effect.flatMap(street(serve({ token: () => json(body) }), options), (_) => _.tokens.get)
 
 const held = (more: Record<string, unknown>) => ({ access_token: "t", token_type: "Bearer", ...more })
 
@@ -598,11 +587,13 @@ describe("TokenService.make", () => {
       const asked = yield* Ref.make<ReadonlyArray<string>>([])
       const gate = yield* Deferred.make<void>()
       const tokens = yield* TokenService.make({ grant: Grant.clientCredentials({ scope: "s" }), refreshAhead: 0 }).pipe(
+        Effect.provide(layerServer),
         Effect.provideService(TokenEndpoint.TokenEndpoint, {
           identity: "mine",
           request: (params) =>
             Effect.gen(function*() {
-              yield* Ref.update(asked, (_) => [..._, UrlParams.toString(params)])
+              const form = UrlParams.toString(yield* resolved(params))
+              yield* Ref.update(asked, (_) => [..._, form])
               yield* Deferred.await(gate)
               return new AccessToken.AccessToken({
                 value: Redacted.make("mine"),

@@ -42,7 +42,11 @@ const options = {
 } as const
 
 /** One process: a street of its own over a storage that it shares. */
-const peer = <E>(server: Server, storage: Layer.Layer<never, E>, more: Partial<Alf.Options> = {}) =>
+const peer = <E>(
+  server: Server,
+  storage: Layer.Layer<never, E>,
+  more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
+) =>
   Effect.flatMap(
     Layer.build(storage),
     (context) => Alf.make({ ...options, ...more }).pipe(Effect.provide(context), Effect.provide(server.layer))
@@ -182,7 +186,7 @@ describe("a storage of one's own", () => {
     Effect.gen(function*() {
       const server = serve()
       const storage = own()
-      const variants: ReadonlyArray<Partial<Alf.Options>> = [
+      const variants: ReadonlyArray<Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>> = [
         {},
         { clientId: "other" },
         { scope: "a" },

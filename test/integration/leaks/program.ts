@@ -7,7 +7,7 @@ import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Effect, Fiber, Redacted, type Scope, Supervisor } from "effect"
-import { Alf, Grant, TokenEndpoint, TokenService, TokenStorage } from "effect-alf"
+import { Alf, AuthorizationServer, Grant, TokenEndpoint, TokenService, TokenStorage } from "effect-alf"
 import type { ServerResponse } from "node:http"
 import { setTimeout } from "node:timers/promises"
 import { answer, bearerOf, serve } from "../../support/apiServer.ts"
@@ -77,8 +77,10 @@ const transport = (auth: (n: number) => Answer, api: (n: number) => Answer): Htt
   )
 }
 
-const make = (client: HttpClient.HttpClient, further?: Partial<Alf.Options>) =>
-  Effect.provideService(Alf.make({ ...options, ...further }), HttpClient.HttpClient, client)
+const make = (
+  client: HttpClient.HttpClient,
+  further?: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>
+) => Effect.provideService(Alf.make({ ...options, ...further }), HttpClient.HttpClient, client)
 
 const token = (n: number) => Response.json({ access_token: `token-${n}`, token_type: "Bearer", expires_in: 3600 })
 const accepted = new Response()
@@ -114,11 +116,12 @@ const failed = Effect.map(
 /** The service is closed, and its fetch is interrupted. */
 const fetchesInterrupted = Effect.map(
   TokenEndpoint.make(options),
-  (endpoint) =>
+  ({ authorizationServer, tokenEndpoint }) =>
     TokenService.make({ grant: Grant.clientCredentials() }).pipe(
       Effect.flatMap(({ get }) => interrupted(get)),
       Effect.scoped,
-      Effect.provideService(TokenEndpoint.TokenEndpoint, endpoint)
+      Effect.provideService(TokenEndpoint.TokenEndpoint, tokenEndpoint),
+      Effect.provideService(AuthorizationServer.AuthorizationServer, authorizationServer)
     )
 ).pipe(Effect.provideService(HttpClient.HttpClient, transport(() => "silence", () => accepted)))
 

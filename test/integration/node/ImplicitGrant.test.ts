@@ -86,15 +86,16 @@ describe("ImplicitGrant", () => {
 
   it.effect.each(
     [
-      ["a type that is not Bearer", { ...good, token_type: "mac" }, "token_type is not Bearer, the only one supported"],
-      ["no type", { access_token: "abc" }, "token_type is missing or not a string"],
+      [
+        "a type that is not Bearer",
+        { ...good, token_type: "mac" },
+        "token_type is one that cannot be presented as Bearer"
+      ],
       [
         "a character that no header carries",
         { ...good, access_token: "a b" },
         "access_token has a character that a header must not carry"
-      ],
-      ["a lifetime that is no number", { ...good, expires_in: "soon" }, "expires_in is not a number of seconds"],
-      ["a negative lifetime", { ...good, expires_in: "-1" }, "expires_in is not a number of seconds"]
+      ]
     ] as const
   )("an answer with %s ends it as Failed", ([, answer, errorDescription]) =>
     Effect.gen(function*() {

@@ -236,14 +236,18 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
       assert.include(page.text, "The authorization server did not let you in.")
     }))
 
-  it.effect("an error ends it as Denied, with the server's words", () =>
+  it.effect("an error ends it with the server's words, and only access_denied is a denial", () =>
     Effect.gen(function*() {
       for (const error of ["access_denied", "invalid_scope", "server_error", "something_new"]) {
         const { fiber, port, state, url } = yield* begin(flow)
         const page = yield* flow.answer(url, { error, error_description: "No, not you.", state })
         assert.deepStrictEqual(
           failure(yield* Fiber.await(fiber)),
-          new TokenError.AuthorizationError({ reason: "AccessDenied", error, errorDescription: "No, not you." })
+          new TokenError.AuthorizationError({
+            reason: error === "access_denied" ? "AccessDenied" : "ErrorResponse",
+            error,
+            errorDescription: "No, not you."
+          })
         )
         assert.include(page.text, "Sign-in refused")
         assert.include(page.text, `${error}: No, not you.`)

@@ -35,7 +35,7 @@ const status = (effect: ReturnType<typeof call>) => Effect.map(effect, (response
 const control = <A>(f: (controls: (typeof server)["Service"]) => Effect.Effect<A>) => Effect.flatMap(server, f)
 
 /** Our own token endpoint over the server, without retries. */
-const endpoint = (options: Partial<TokenEndpoint.Options> = {}) =>
+const endpoint = (options: Partial<Extract<TokenEndpoint.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
   TokenEndpoint.layer({
     tokenEndpoint: TestAuthorizationServer.tokenEndpoint,
     clientId: "anyone",
@@ -419,7 +419,7 @@ describe("faults", () => {
       assert.strictEqual(yield* status(call("token-1")), 401)
     }).pipe(Effect.provide(TestAuthorizationServer.layer({ expiresIn: "1 minute" }))))
 
-  const names: Record<TestAuthorizationServer.Malformed, TokenError.TokenError["_tag"]> = {
+  const names = {
     html: "InvalidTokenResponse",
     empty: "InvalidTokenResponse",
     truncated: "InvalidTokenResponse",
