@@ -1,7 +1,7 @@
 import { HttpBody, HttpClient, HttpClientRequest, type HttpClientResponse, UrlParams } from "@effect/platform"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Duration, Effect, Encoding, Fiber, Layer, Option, Redacted, Stream, TestClock } from "effect"
-import { AccessToken, Alf, ClientAuthentication, Grant, TokenEndpoint, type TokenError, TokenService } from "effect-alf"
+import { AccessToken, Alf, ClientAuthentication, Grant, TokenEndpoint, TokenService } from "effect-alf"
 import { TestAuthorizationServer } from "effect-alf/testing"
 import { createHash } from "node:crypto"
 
