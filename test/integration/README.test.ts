@@ -25,7 +25,7 @@ rmSync(folder, { recursive: true, force: true })
 mkdirSync(folder)
 writeFileSync(
   `${folder}/tsconfig.json`,
-  JSON.stringify({ extends: "../../tsconfig.json", include: ["*.ts"], exclude: ["*.run.ts"] })
+  JSON.stringify({ extends: "../tsconfig.json", include: ["*.ts"], exclude: ["*.run.ts"] })
 )
 for (const fence of code) writeFileSync(fileOf(fence), Readme.numbered(fence, fence.text))
 
