@@ -215,9 +215,6 @@ describe("spans", () => {
     }))
 })
 
-describe("logs", () => {
-})
-
 describe("secrets", () => {
   const secret = "5ecret-Zq9+/=x y"
   const accessToken = "acce55-token-Qm7"
