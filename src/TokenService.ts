@@ -10,12 +10,10 @@
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
+import type * as Fiber from "effect/Fiber"
 import { pipe } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
@@ -35,9 +33,10 @@ import { anyDuration, finiteDuration, issue } from "./internal/options.ts"
 import { Flight } from "./internal/token/flight.ts"
 import { guard, type GuardedStorage } from "./internal/token/guardedStorage.ts"
 import { revokeTokens } from "./internal/token/revoke.ts"
+import * as Running from "./internal/token/running.ts"
 import { fetchShared } from "./internal/token/sharedFetch.ts"
 import * as TokenState from "./internal/token/state.ts"
-import { hardTimeout } from "./internal/timeout.ts"
+import * as Waiting from "./internal/token/waiting.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
 import { type ConfigurationError, LayerClosed, type TokenError } from "./TokenError.ts"
 import * as TokenMetrics from "./TokenMetrics.ts"
@@ -124,17 +123,9 @@ export interface Options<R = never> extends SettingsOptions {
   readonly tokenTimeout?: Duration.DurationInput | undefined
 }
 
-type Handle = Deferred.Deferred<AccessToken, TokenError>
+type Handle = Waiting.Waiting<AccessToken, TokenError>
 
 type TokenFlight = TokenState.Flight<Handle>
-
-/** A flight under way. */
-interface Running {
-  readonly fiber: Fiber.RuntimeFiber<unknown>
-  readonly handle: Handle
-  /** Whether it has sent what can be spent only once. */
-  isSpending: boolean
-}
 
 /** A token request that spends something is not awaited for longer than this at the end. */
 const longestFarewell = Duration.seconds(5)
@@ -163,7 +154,7 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
     const key = storageKey(identity, grant.key, options.storageKey)
     const state = yield* Ref.make<TokenState.State<Handle>>(TokenState.initial)
     const current = Ref.get(state)
-    const running = new Set<Running>()
+    const running = new Map<Running.Running, Fiber.RuntimeFiber<unknown>>()
 
     const tell = (news: TokenState.News<Handle>): Effect.Effect<boolean> =>
       Ref.modify(state, (before) => TokenState.tell(before, news, now(), windows))
@@ -174,7 +165,7 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
         Effect.flatMap(
           Ref.modify(
             state,
-            (before) => TokenState.ask(before, question(Deferred.unsafeMake(FiberId.none)), now(), windows)
+            (before) => TokenState.ask(before, question(Waiting.make()), now(), windows)
           ),
           (decision): Effect.Effect<AccessToken, TokenError> => {
             switch (decision._tag) {
@@ -196,60 +187,51 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
         )
       )
 
-    /** Waits by the caller's own timer: a flight that hangs is nobody's problem but its own. */
     const awaitFlight = (
       { handle }: TokenFlight,
       until: number,
       question: (flight: Handle) => TokenState.Question<Handle>
     ): Effect.Effect<AccessToken, TokenError> =>
-      // each side can be interrupted, even where the caller cannot
-      Effect.raceFirst(
-        Effect.interruptible(Deferred.await(handle)),
-        Effect.interruptible(Effect.zipRight(
-          Effect.sleep(Duration.millis(Math.max(1, until - now()))),
-          Effect.suspend(() => ask(question))
-        ))
+      Effect.flatMap(
+        Effect.suspend(() => Waiting.wait(handle, until - now(), runtime)),
+        Option.match({ onNone: () => ask(question), onSome: Effect.succeed })
       )
 
     /** Runs a flight with the FiberRefs of the layer; of the caller it takes the span. */
     const launch = (flight: TokenFlight): Effect.Effect<void> =>
       Effect.map(Effect.context<never>(), (caller) => {
-        const mine: { current?: Running } = {}
-        const spend = <A, E, R2>(effect: Effect.Effect<A, E, R2>) =>
-          Effect.suspend(() => {
-            if (mine.current !== undefined) mine.current.isSpending = true
-            return effect
-          })
+        const mine: Running.Running = { handle: flight.handle, isSpending: false, deadline: flight.deadline }
         const fiber = Runtime.runFork(runtime)(pipe(
-          Effect.uninterruptibleMask((restore) =>
-            Effect.flatMap(
-              Effect.exit(restore(acquire(flight, spend))),
-              (exit) => Effect.zipRight(land(flight, exit), Deferred.done(flight.handle, exit))
-            )
-          ),
+          Effect.raceFirst(acquire(flight, mine), Running.overdue(mine, windows.flightTimeout, now)),
+          // the layer may have been built where nothing can be interrupted
+          Effect.interruptible,
+          Effect.exit,
+          Effect.flatMap((exit) => land(flight, exit)),
+          Effect.uninterruptible,
           Effect.mapInputContext((context: Context.Context<AuthorizationServer | TokenEndpoint | R>) =>
             Context.merge(context, Context.pick(Tracer.ParentSpan)(caller as Context.Context<Tracer.ParentSpan>))
           )
         ))
-        mine.current = { fiber, handle: flight.handle, isSpending: false }
-        const entry = mine.current
-        running.add(entry)
-        fiber.addObserver(() => running.delete(entry))
+        running.set(mine, fiber)
+        fiber.addObserver(() => running.delete(mine))
       })
 
     const land = (flight: TokenFlight, exit: Exit.Exit<AccessToken, TokenError>): Effect.Effect<void> =>
-      Exit.match(exit, {
-        onSuccess: (token) =>
-          Effect.gen(function*() {
-            const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
-            yield* tell({ _tag: "Arrived", flight, held })
-            const isForgotten = (yield* current).epoch !== flight.epoch
-            if (isForgotten) yield* guard(storage, key).remove(token)
-          }),
-        onFailure: (cause) => tell({ _tag: "Failed", flight, error: Cause.failureOption(cause) })
-      })
+      Effect.zipRight(
+        Exit.match(exit, {
+          onSuccess: (token) =>
+            Effect.gen(function*() {
+              const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
+              yield* tell({ _tag: "Arrived", flight, held })
+              const isForgotten = (yield* current).epoch !== flight.epoch
+              if (isForgotten) yield* guard(storage, key).remove(token)
+            }),
+          onFailure: (cause) => tell({ _tag: "Failed", flight, error: Cause.failureOption(cause) })
+        }),
+        Effect.sync(() => Waiting.end(flight.handle, Exit.isInterrupted(exit) ? Option.none() : Option.some(exit)))
+      )
 
-    const acquire = (flight: TokenFlight, spend: Context.Tag.Service<typeof Flight>["spend"]) =>
+    const acquire = (flight: TokenFlight, mine: Running.Running) =>
       pipe(
         Effect.logDebug("a new token is needed", { reason: flight.reason }),
         Effect.zipRight(Metric.increment(Metric.tagged(TokenMetrics.tokenRefreshes, "reason", flight.reason))),
@@ -259,9 +241,13 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
             fetchShared({ shared, acquire: grant.acquire, state: current, windows, now, epoch: flight.epoch }),
             Flight,
             {
-              spend,
+              spend: (effect) => Running.spend(mine, effect),
               stored: shared.get,
-              extend: (duration) => tell({ _tag: "Extended", flight, deadline: now() + Duration.toMillis(duration) })
+              extend: (duration) =>
+                Effect.suspend(() => {
+                  mine.deadline = Math.max(mine.deadline, now() + Duration.toMillis(duration))
+                  return tell({ _tag: "Extended", flight, deadline: mine.deadline })
+                })
             }
           )
         })),
@@ -279,7 +265,7 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
         Option.match(stored, { onNone: () => Effect.void, onSome: shared.remove })
       )
 
-    yield* Effect.addFinalizer(() => Effect.zipRight(tell({ _tag: "Closed" }), close(running, farewell)))
+    yield* Effect.addFinalizer(() => Effect.zipRight(tell({ _tag: "Closed" }), Running.close(running, farewell)))
 
     const needed = ask((flight) => ({ _tag: "Needed", flight }))
 
@@ -300,12 +286,12 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
         )
       }),
       revoke: Effect.gen(function*() {
-        const { held, isClosed } = yield* current
-        if (isClosed) return yield* new LayerClosed()
+        if ((yield* current).isClosed) return yield* new LayerClosed()
         const shared = guard(storage, key)
         const server = Context.getOption(runtime.context as Context.Context<never>, AuthorizationServer)
         yield* shared.exclusive(Effect.gen(function*() {
           const stored = yield* shared.get
+          const { held } = yield* current
           const tokens = [...Option.toArray(Option.fromNullable(held?.token)), ...Option.toArray(stored)]
           yield* revokeTokens(server, tokens, forget(shared, stored))
         }))
@@ -341,26 +327,6 @@ const decodeWindows = <R>(options: Options<R>): Effect.Effect<TokenState.Windows
       )
     }
   })
-
-/**
- * Lets all waiters go. What has been spent is awaited, so that the token that came for it is stored; all else is
- * interrupted.
- */
-const close = (running: ReadonlySet<Running>, farewell: Duration.Duration): Effect.Effect<void> =>
-  Effect.forEach(
-    Array.from(running),
-    ({ fiber, handle, isSpending }) =>
-      pipe(
-        Deferred.fail(handle, new LayerClosed()),
-        Effect.zipRight(
-          isSpending ? hardTimeout(Effect.asVoid(Fiber.await(fiber)), farewell, () => "late") : Effect.void
-        ),
-        // the others who share the storage wait until the section is left
-        Effect.zipRight(hardTimeout(Effect.asVoid(Fiber.interrupt(fiber)), Duration.seconds(1), () => "late")),
-        Effect.ignore
-      ),
-    { concurrency: "unbounded", discard: true }
-  )
 
 /**
  * @since 0.1.0

@@ -26,14 +26,17 @@ export const revokeTokens = (
     if (Either.isRight(found) && found.right.revocationEndpoint === undefined) return yield* unsupported
     const results = Either.isLeft(found)
       ? [Either.left(found.left)]
-      : yield* Effect.forEach(
-        targets(tokens),
-        ({ hint, value }) =>
-          Effect.either(Effect.catchIf(
-            request("revocation", UrlParams.fromInput({ token: value, token_type_hint: hint })),
-            (error) => hint === "access_token" && isNotRevocable(error),
-            () => Effect.void
-          ))
+      : yield* Effect.onInterrupt(
+        Effect.forEach(
+          targets(tokens),
+          ({ hint, value }) =>
+            Effect.either(Effect.catchIf(
+              request("revocation", UrlParams.fromInput({ token: value, token_type_hint: hint })),
+              (error) => hint === "access_token" && isNotRevocable(error),
+              () => Effect.void
+            ))
+        ),
+        () => forget
       )
     yield* forget
     const failed = results.find(Either.isLeft)

@@ -33,15 +33,15 @@ const polling = pipe(
 )
 
 export const fetchShared = <F, R>(options: SharedFetch<F, R>): Effect.Effect<AccessToken, TokenError, R> =>
-  Effect.flatMap(replacement(options), (found) => {
+  Effect.flatMap(Effect.zip(options.state, replacement(options)), ([{ held }, found]) => {
     if (Option.isSome(found)) return Effect.succeed(found.value)
     let isEntered = false
     const section = options.shared.exclusive(Effect.suspend(() => {
       isEntered = true
-      return fetch(options)
+      return fetch(options, held?.token)
     }))
     const watch = pipe(
-      Effect.flatten(replacement(options)),
+      Effect.suspend(() => isEntered ? Effect.never : Effect.flatten(replacement(options))),
       Effect.retry(polling),
       Effect.delay("50 millis"),
       Effect.flatMap((other) => isEntered ? Effect.never : Effect.succeed(other)),
@@ -50,26 +50,45 @@ export const fetchShared = <F, R>(options: SharedFetch<F, R>): Effect.Effect<Acc
     return Effect.raceFirst(section, watch)
   })
 
-const fetch = <F, R>(options: SharedFetch<F, R>): Effect.Effect<AccessToken, TokenError, R> =>
+const fetch = <F, R>(
+  options: SharedFetch<F, R>,
+  before: AccessToken | undefined
+): Effect.Effect<AccessToken, TokenError, R> =>
   Effect.gen(function*() {
-    const { acquire, epoch, now, shared } = options
+    const { acquire, now, shared } = options
     const found = yield* shared.get
     const state = yield* options.state
+    // an overdue flight may have brought one while this one waited
+    if (TokenState.isUsable(state.held, now()) && state.held.token !== before) return state.held.token
     if (Option.isSome(found) && isReplacement(options, state, found.value)) return found.value
     const previous = newest(
       Option.filter(found, (token) => !TokenState.isForgotten(state, token)),
       Option.map(Option.fromNullable(state.held), (held) => held.token)
     )
     const first = yield* run(acquire, previous)
-    // a laptop may have slept while the response was on its way
-    const acquired = TokenState.isOver(first, now()) ? yield* run(acquire, Option.some(first)) : first
-    const stored = yield* isTaken(shared, acquired, previous)
-    if (stored) return acquired
-    const generation = TokenState.nextGeneration(yield* options.state, found)
-    const token = new AccessToken({ ...acquired, generation })
-    const isForgotten = (yield* options.state).epoch !== epoch
-    const isOver = Option.contains(timeToLive(token, now()), 0)
-    if (!isOver && !isForgotten) yield* shared.set(token)
+    if (!TokenState.isOver(first, now())) return yield* store(options, first, previous, found)
+    // a laptop may have slept while the response was on its way; what came with it is kept, whatever the next one brings
+    const over = yield* store(options, first, previous, found)
+    return yield* Effect.matchEffect(run(acquire, Option.some(over)), {
+      onFailure: () => Effect.succeed(over),
+      onSuccess: (second) => store(options, second, Option.some(over), Option.some(over))
+    })
+  })
+
+/** Stores what a grant has brought, unless it was forgotten meanwhile or came from the storage. */
+const store = <F, R>(
+  options: SharedFetch<F, R>,
+  acquired: AccessToken,
+  previous: Option.Option<AccessToken>,
+  found: Option.Option<AccessToken>
+): Effect.Effect<AccessToken> =>
+  Effect.gen(function*() {
+    const { epoch, now, shared } = options
+    if (yield* isTaken(shared, acquired, previous)) return acquired
+    const state = yield* options.state
+    const token = new AccessToken({ ...acquired, generation: TokenState.nextGeneration(state, found) })
+    const isSpent = Option.contains(timeToLive(token, now()), 0)
+    if (!isSpent && state.epoch === epoch) yield* shared.set(token)
     return token
   })
 
@@ -88,7 +107,7 @@ const run = <R>(
     Effect.suspend(() => acquire(previous)),
     Effect.catchAllCause((cause) =>
       Option.match(Cause.failureOption(cause), {
-        onNone: () => Cause.isInterruptedOnly(cause) ? Effect.interrupt : Effect.fail(defect),
+        onNone: () => Effect.fail(defect),
         onSome: Effect.fail
       })
     ),
