@@ -24,10 +24,12 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { AccessToken, decode, encode, isSame, timeToLive } from "./AccessToken.ts"
-import { leaseTerm, makeLeased, makeLocalMutex } from "./internal/storage/lease.ts"
-import { plainLease, type PlainStore } from "./internal/storage/leaseRecord.ts"
-import { describe, makeFiles, unless } from "./internal/storage/files.ts"
 import { makeAesGcm } from "./internal/storage/aesGcm.ts"
+import { describe, makeFiles, unless } from "./internal/storage/files.ts"
+import { leaseTerm, makeLeased } from "./internal/storage/lease.ts"
+import { plainLease, type PlainStore } from "./internal/storage/leaseRecord.ts"
+import { makeLocalMutex } from "./internal/storage/localMutex.ts"
+import type { LeaseOptions, TextStore } from "./internal/storage/textStore.ts"
 import type { ConfigurationError } from "./TokenError.ts"
 
 /**
@@ -71,56 +73,29 @@ export interface Storage {
   readonly persistent?: boolean | undefined
 }
 
-/**
- * A store of text, of which `make` makes a storage. Each operation fails with a description of what happened. It is
- * logged: it holds nothing of what is stored, and no password.
- *
- * @since 0.1.0
- * @category models
- */
-export interface TextStore {
-  /** The text under a key. */
-  readonly get: (key: string) => Effect.Effect<Option.Option<string>, string>
-  /** Puts a text under a key. It may be dropped after `timeToLive`, and is kept for ever if there is none. */
-  readonly set: (
-    key: string,
-    text: string,
-    timeToLive: Option.Option<Duration.Duration>
-  ) => Effect.Effect<void, string>
-  /** Removes a key if exactly this text is still under it. Comparing and removing are one step. */
-  readonly remove: (key: string, text: string) => Effect.Effect<void, string>
-  /** What the exclusive section is made of. Without it the section is exclusive within the process only. */
-  readonly lease?: Lease | undefined
-}
-
-/**
- * The right to be the only one, for a term. An owner is a random text, another one for each section that is entered.
- *
- * @since 0.1.0
- * @category models
- */
-export interface Lease {
-  /** How long a lease lasts that is not renewed; its holder renews it every third of that. Defaults to 10 seconds. */
-  readonly term?: Duration.DurationInput | undefined
-  /** Gives the lease of a key to an owner if nobody has it: whether it did. Looking and taking are one step. */
-  readonly take: (key: string, owner: string, term: Duration.Duration) => Effect.Effect<boolean, string>
-  /** Lets the term begin anew if this owner still has the lease: whether it has. */
-  readonly renew: (key: string, owner: string, term: Duration.Duration) => Effect.Effect<boolean, string>
-  /** Gives the lease back, but only if this owner still has it. */
-  readonly release: (key: string, owner: string) => Effect.Effect<void, string>
-}
-
-/**
- * @since 0.1.0
- * @category models
- */
-export interface LeaseOptions {
+export type {
   /**
-   * How long the others wait for a process that died in its exclusive section. A living one renews its lease every third
-   * of that. Defaults to 10 seconds.
+   * How a lease is taken, renewed and given back.
+   *
+   * @since 0.1.0
+   * @category models
    */
-  readonly term?: Duration.DurationInput | undefined
-}
+  Lease,
+  /**
+   * How long a lease lasts.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  LeaseOptions,
+  /**
+   * A store of text, from which `make` makes a storage.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  TextStore
+} from "./internal/storage/textStore.ts"
 
 /**
  * No storage: each service keeps its token to itself. The default.
@@ -132,7 +107,8 @@ export const none: Storage = {
   get: () => Effect.succeedNone,
   set: () => Effect.void,
   remove: () => Effect.void,
-  exclusive: () => identity
+  exclusive: () => identity,
+  persistent: false
 }
 
 /**
@@ -202,7 +178,8 @@ export const layerMemory: Layer.Layer<TokenStorage> = Layer.sync(TokenStorage, (
         const found = tokens.get(key)
         if (found !== undefined && isSame(found, token)) tokens.delete(key)
       }),
-    exclusive: makeLocalMutex()
+    exclusive: makeLocalMutex(),
+    persistent: false
   }
 })
 
@@ -415,7 +392,8 @@ export const encrypted = <E, R>(
                       : Effect.void)
               }))
             ),
-          exclusive: storage.exclusive
+          exclusive: storage.exclusive,
+          persistent: storage.persistent
         }
       })
     ),

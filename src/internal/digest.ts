@@ -1,3 +1,4 @@
+/** SHA-256, without node. */
 import { sha256 } from "@noble/hashes/sha2.js"
 import * as Encoding from "effect/Encoding"
 

@@ -1,4 +1,6 @@
 /** What options have in common: how they are checked, and what a bad one is answered with. */
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -77,3 +79,7 @@ export const checkSecret = (field: string, secret: string): Effect.Effect<void, 
 
 export const check = (condition: boolean, text: () => string): Effect.Effect<void, ConfigurationError> =>
   condition ? Effect.void : Effect.fail(issue(text()))
+
+/** An option that is a plain value or a `Config`. */
+export const resolve = <A>(value: A | Config.Config<A>): Effect.Effect<A, ConfigError> =>
+  Config.isConfig(value) ? value : Effect.succeed(value)

@@ -781,7 +781,7 @@ describe("TokenService", () => {
               const why = fault === "fails"
                 ? "connection refused"
                 : fault === "hangs" || fault === "sticks"
-                ? "no answer within 1 second"
+                ? "no response within 1 second"
                 : "a defect"
               assert.strictEqual(message, `The token storage failed at ${operation}: ${why}`)
               assert.notInclude(message + cause, "SECRET")

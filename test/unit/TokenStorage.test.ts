@@ -3,8 +3,9 @@ import { FileSystem, KeyValueStore } from "@effect/platform"
 import { BadArgument, SystemError } from "@effect/platform/Error"
 import { NodeContext } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Metric, Option, Redacted, TestClock } from "effect"
+import { Effect, Exit, Fiber, Layer, Metric, Option, Random, Redacted, TestClock } from "effect"
 import { AccessToken, TokenError, TokenMetrics, TokenStorage } from "effect-alf"
+import { execFileSync } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
 import { inspect } from "node:util"
 import { describe as describeFailure } from "../../src/internal/storage/files.ts"
@@ -22,6 +23,20 @@ describe("none", () => {
       yield* storage.set("key", newToken())
       isAbsent(yield* storage.get("key"))
       assert.strictEqual(yield* storage.exclusive("key")(storage.exclusive("key")(Effect.succeed(1))), 1)
+    }))
+})
+
+describe("persistent", () => {
+  it.scoped("is false for none and memory, encrypted or not, and unset for stores that outlive the process", () =>
+    Effect.gen(function*() {
+      const keys = [Redacted.make(randomBytes(32).toString("base64"))] as const
+      const memory = yield* build(TokenStorage.layerMemory)
+      const sealed = yield* build(TokenStorage.encrypted(TokenStorage.layerMemory, { keys }))
+      const outside = yield* build(TokenStorage.layerStore(new Map()))
+      assert.deepStrictEqual(
+        [TokenStorage.none, memory, sealed, outside].map(({ persistent }) => persistent),
+        [false, false, false, undefined]
+      )
     }))
 })
 
@@ -51,6 +66,20 @@ describe("make", () => {
       }
     }
   }
+
+  it.effect("the owner of a lease does not come from a generator that can be predicted", () =>
+    Effect.gen(function*() {
+      const owners: Array<string> = []
+      const enter = Effect.withRandom(
+        TokenStorage.make(store({ take: (_, owner) => Effect.as(Effect.sync(() => owners.push(owner)), true) }))
+          .exclusive("key")(Effect.void),
+        Random.make("a fixed seed")
+      )
+      yield* enter
+      yield* enter
+      assert.strictEqual(new Set(owners).size, 2)
+      assert.isTrue(owners.every((owner) => /^[0-9a-f]{32}$/.test(owner)))
+    }))
 
   const faults: Readonly<Record<string, () => Effect.Effect<never, string>>> = {
     fails: () => Effect.fail("out of order"),
@@ -93,7 +122,7 @@ describe("make", () => {
       return [took, later] as const
     })))
     for (const took of result) assert.isTrue(within(took, 1000, 1000))
-    assert.include(lines, "failed at exclusive: no answer within 1s")
+    assert.include(lines, "failed at exclusive: no response within 1s")
   })
 
   it("who goes on without the lease neither renews it nor waits for it", () => {
@@ -108,7 +137,7 @@ describe("make", () => {
     const warnings = lines.split("\n").filter((line) => line.includes("level=WARN"))
     assert.lengthOf(warnings, 3)
     assert.include(warnings[0], "out of order")
-    for (const warning of warnings.slice(1)) assert.include(warning, "it did not answer the caller before")
+    for (const warning of warnings.slice(1)) assert.include(warning, "it did not respond to the previous caller")
   })
 
   it("of a defect nothing is logged but that it was one", () => {
@@ -146,7 +175,7 @@ describe("make", () => {
       )
     ))
     assert.strictEqual(result, 1)
-    assert.strictEqual(lines.split("the lease was lost").length, 2)
+    assert.strictEqual(lines.split("the lease ended while its holder still used it").length, 2)
   })
 
   it("a renewal that is under way ends before the lease is given back", () => {
@@ -448,6 +477,159 @@ describe("layerFileSystem", () => {
       })
     ))
 
+  /** A folder with one token under `key`, and the file that holds it. */
+  const stored = (folder: string) =>
+    Effect.gen(function*() {
+      const built = yield* storage(folder)
+      const token = newToken()
+      yield* built.set("key", token)
+      return { ...built, token, file: leaseFile(folder, "key").replace(/lease$/, "token") }
+    })
+
+  const refusesToRead = (built: TokenStorage.Storage, reason: string) =>
+    Effect.map(Effect.flip(built.get("key")), (error) => {
+      assert.strictEqual(error._tag, "TokenStorageError")
+      assert.include(error.message, reason)
+    })
+
+  for (const mode of [0o620, 0o602, 0o666]) {
+    it.scopedLive(`a file with mode ${mode.toString(8)} is not read, and the next token takes its place`, () =>
+      withFolder((folder, fs) =>
+        Effect.gen(function*() {
+          const { file, token, ...built } = yield* stored(folder)
+          yield* fs.chmod(file, mode)
+          yield* refusesToRead(built, "other users can write the file")
+          yield* built.set("key", token)
+          same(yield* built.get("key"), token)
+        })
+      ))
+  }
+
+  it.scopedLive("a file of another user is not read", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { file } = yield* stored(folder)
+        const built = yield* build(
+          TokenStorage.layerFileSystem(folder).pipe(
+            Layer.provide(Layer.succeed(FileSystem.FileSystem, {
+              ...fs,
+              stat: (path) =>
+                Effect.map(fs.stat(path), (info) => path === file ? { ...info, uid: Option.some(4711) } : info)
+            })),
+            Layer.provide(NodeContext.layer)
+          )
+        )
+        yield* refusesToRead(built, "the file belongs to another user")
+      })
+    ))
+
+  it.scopedLive("a named pipe is not opened, and the next token takes its place", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { file, token, ...built } = yield* stored(folder)
+        yield* fs.remove(file)
+        execFileSync("mkfifo", ["-m", "600", file])
+        const [took] = yield* Effect.timed(refusesToRead(built, "it is not a regular file"))
+        assert.isTrue(within(took, 0, 900), `${took}`)
+        yield* built.set("key", token)
+        same(yield* built.get("key"), token)
+      })
+    ))
+
+  it.scopedLive("a folder in place of a file is a failure of get", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { file, token: _, ...built } = yield* stored(folder)
+        yield* fs.remove(file)
+        yield* fs.makeDirectory(file)
+        yield* refusesToRead(built, "it is not a regular file")
+      })
+    ))
+
+  it.scopedLive("a file of more than 1 MiB is not read, and one of exactly 1 MiB is", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { file, token, ...built } = yield* stored(folder)
+        yield* fs.writeFileString(file, AccessToken.encode(token).padEnd(1024 * 1024))
+        same(yield* built.get("key"), token)
+        yield* fs.writeFileString(file, AccessToken.encode(token).padEnd(1024 * 1024 + 1))
+        yield* refusesToRead(built, "the file is larger than 1 MiB")
+      })
+    ))
+
+  it.scopedLive("a file that grows after it was looked at is read no further than 1 MiB", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { file, token } = yield* stored(folder)
+        yield* fs.writeFileString(file, AccessToken.encode(token).padEnd(3 * 1024 * 1024))
+        const small = <E>(stat: Effect.Effect<FileSystem.File.Info, E>) =>
+          Effect.map(stat, (info) => ({ ...info, size: FileSystem.Size(100) }))
+        const built = yield* build(
+          TokenStorage.layerFileSystem(folder).pipe(
+            Layer.provide(Layer.succeed(FileSystem.FileSystem, {
+              ...fs,
+              stat: (path) => small(fs.stat(path)),
+              open: (path, options) =>
+                Effect.map(fs.open(path, options), (opened) => ({
+                  ...opened,
+                  stat: small(opened.stat),
+                  readAlloc: (size) => opened.readAlloc(size)
+                }))
+            })),
+            Layer.provide(NodeContext.layer)
+          )
+        )
+        yield* refusesToRead(built, "the file is larger than 1 MiB")
+      })
+    ))
+
+  it.scopedLive("a lease that others can write or that is a named pipe delays nothing", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { exclusive } = yield* stored(folder)
+        const file = leaseFile(folder, "key")
+        yield* fs.writeFileString(file, `${Date.now() + 9000} someone`, { mode: 0o666 })
+        yield* fs.chmod(file, 0o666)
+        const [first] = yield* Effect.timed(exclusive("key")(Effect.void))
+        execFileSync("mkfifo", ["-m", "600", file])
+        const [second] = yield* Effect.timed(exclusive("key")(Effect.void))
+        assert.isTrue(within(first, 0, 900) && within(second, 0, 900), `${first} ${second}`)
+        assert.isFalse(yield* fs.exists(file))
+      })
+    ))
+
+  it.scopedLive("a folder that others can write is a warning when the layer is built, and a safe one is not", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        yield* stored(folder)
+        assert.notInclude((yield* logged(storage(folder))).lines, "WARN")
+        yield* fs.chmod(folder, 0o770)
+        const { lines } = yield* logged(Effect.flatMap(storage(folder), (built) => built.get("key")))
+        assert.strictEqual(lines.split("Other users can write the folder").length, 2, lines)
+      })
+    ))
+
+  it.scopedLive("temporary files that a killed process left are removed after ten minutes, and no other file is", () =>
+    withFolder((folder, fs) =>
+      Effect.gen(function*() {
+        const { file, get, token } = yield* stored(folder)
+        const [old, young] = ["a", "b"].map((char) => `${file}.${char.repeat(32)}`)
+        const strange = `${folder}/notes.txt`
+        for (const path of [old!, young!, strange]) yield* fs.writeFileString(path, "secret")
+        const before = (minutes: number) => new Date(Date.now() - minutes * 60_000)
+        yield* fs.utimes(old!, before(11), before(11))
+        yield* fs.utimes(young!, before(9), before(9))
+        yield* fs.utimes(strange, before(1000), before(1000))
+        yield* fs.utimes(file, before(1000), before(1000))
+        yield* storage(folder)
+        assert.deepStrictEqual(
+          yield* Effect.forEach([old!, young!, strange, file], (path) => fs.exists(path)),
+          [false, true, true, true]
+        )
+        same(yield* get("key"), token)
+      })
+    ))
+
   it.scopedLive("nobody reads half a token while it is replaced", () =>
     withFolder((folder) =>
       Effect.gen(function*() {
@@ -601,7 +783,7 @@ describe("layerFileSystem", () => {
           }))
           const found = yield* Effect.option(fs.readFileString(file))
           assert.strictEqual(Option.getOrNull(found), Option.getOrNull(other))
-          assert.include(lines, "the lease was lost")
+          assert.include(lines, "the lease ended while its holder still used it")
           assert.notInclude(lines, "a defect")
           yield* fs.remove(file, { force: true })
         }
@@ -628,7 +810,7 @@ describe("layerFileSystem", () => {
       const { exclusive, get, set } = yield* storage("/dev/null/folder")
       const unread = yield* Effect.flip(get("key"))
       assert.strictEqual(unread.operation, "get")
-      assert.match(unread.description, /^\w+ at readFile$/)
+      assert.match(unread.description, /^\w+ at stat$/)
       assert.strictEqual((yield* Effect.flip(set("key", newToken()))).operation, "set")
       const { lines, result } = yield* logged(exclusive("key")(Effect.succeed(1)))
       assert.strictEqual(result, 1)

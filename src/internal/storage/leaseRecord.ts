@@ -1,9 +1,9 @@
-/** A lease written down as a text: until when, and whose it is. */
+/** A lease as a text: when it ends, and its owner. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { Lease, TextStore } from "../../TokenStorage.ts"
+import type { Lease, TextStore } from "./textStore.ts"
 
 export const leaseKey = (key: string): string => `${key}:lease`
 
@@ -13,8 +13,8 @@ export const record = (owner: string, term: Duration.Duration): Effect.Effect<st
 export const isOwnedBy = (text: string, owner: string): boolean => text.split(" ")[1] === owner
 
 /**
- * Whether a lease still lasts. One that ends later than any could is not believed: it was written by something else, or
- * by a clock that is far ahead. Clocks may differ by about half a term.
+ * Whether a lease is still held. A lease that ends later than any lease could counts as free: something else wrote it, or
+ * a clock that is far ahead. Clocks may differ by about half a term.
  */
 export const isHeld = (text: string, term: Duration.Duration): Effect.Effect<boolean> =>
   Effect.map(Clock.currentTimeMillis, (now) => {
@@ -22,7 +22,7 @@ export const isHeld = (text: string, term: Duration.Duration): Effect.Effect<boo
     return now < until && until <= now + 2 * Duration.toMillis(term)
   })
 
-/** Longer than any write takes to be seen by the others. Real time, also under a test clock: no test moves the disk. */
+/** Longer than any write takes to reach the others. Real time even under a test clock, which does not move a disk. */
 const settle = Effect.withClock(Effect.sleep("100 millis"), Clock.make())
 
 /** A store that can read and write, but not compare. */
@@ -33,9 +33,9 @@ export interface PlainStore {
 }
 
 /**
- * A lease over a store that can only read and write (Fischer's algorithm): who finds it free writes his name, and has it
- * if the name still stands there when the writes of all who found it free too have settled. Someone who is stopped for
- * longer than that, between his reading and his writing, can be a second holder.
+ * A lease over a store that can only read and write (Fischer's algorithm): a process that finds it free writes its name,
+ * and has the lease if its name is still there after the writes of all others that found it free have settled. A process
+ * that is suspended for longer than that between reading and writing can become a second holder.
  */
 export const plainLease = (store: PlainStore): Lease => {
   const owned = (key: string, owner: string) =>

@@ -1,22 +1,21 @@
+/** The guard in front of a storage: it decides what a failure of the storage means. */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { pipe } from "effect/Function"
-import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type { AccessToken } from "../../AccessToken.ts"
-import * as TokenMetrics from "../../TokenMetrics.ts"
 import { type Storage, TokenStorageError } from "../../TokenStorage.ts"
-import { inModule } from "../log.ts"
+import { countFailure, degradedStorage } from "../log.ts"
 import { hardTimeout } from "../timeout.ts"
 
-/** A storage that has not answered by then counts as down. */
+/** A storage that has not responded by then counts as down. */
 const timeout = Duration.seconds(1)
 
 /**
- * One key of a storage, for one flight. Whatever the storage does, the program goes on: a failure is a warning
- * (the first of each operation), a metric and a miss. After it has hung once, it is left alone.
+ * One key of a storage, for one flight. A storage failure never fails the flight: it is a warning (the first of each
+ * operation), a metric and a miss. After the storage has hung once, the flight does not use it again.
  */
 export const guard = (storage: Storage, key: string) => {
   let isDown = false
@@ -26,7 +25,7 @@ export const guard = (storage: Storage, key: string) => {
     Effect.suspend(() => {
       if (warned.has(operation)) return countFailure
       warned.add(operation)
-      return degraded(operation, cause)
+      return degradedStorage("TokenService", operation, describe(cause))
     })
 
   const attempt = <A>(
@@ -39,7 +38,7 @@ export const guard = (storage: Storage, key: string) => {
         Effect.suspend(run),
         hardTimeout(timeout, () => {
           isDown = true
-          return new TokenStorageError({ operation, description: "no answer within 1 second" })
+          return new TokenStorageError({ operation, description: "no response within 1 second" })
         }),
         Effect.catchAllCause((cause) =>
           Effect.as(Cause.isInterruptedOnly(cause) ? Effect.void : failed(operation, cause), fallback)
@@ -52,7 +51,7 @@ export const guard = (storage: Storage, key: string) => {
     set: (token: AccessToken) => attempt("set", () => storage.set(key, token), undefined),
     remove: (token: AccessToken) => attempt("remove", () => storage.remove(key, token), undefined),
 
-    /** The storage may fail before the effect, or after it: what the effect ended in is what counts. */
+    /** The storage may fail before the effect or after it: the exit of the effect is what counts. */
     exclusive: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.suspend(() => {
         if (isDown) return effect
@@ -74,22 +73,10 @@ export const guard = (storage: Storage, key: string) => {
   }
 }
 
-const countFailure = Metric.increment(TokenMetrics.storageFailures)
-
-/** Only our own words are logged: a defect's may hold anything. */
-export const degraded = (
-  operation: TokenStorageError["operation"],
-  cause: Cause.Cause<unknown>
-): Effect.Effect<void> =>
-  pipe(
-    Effect.logWarning(
-      Option.match(Option.filter(Cause.failureOption(cause), (error) => error instanceof TokenStorageError), {
-        onNone: () => `The token storage failed at ${operation}: a defect`,
-        onSome: (error) => error.message
-      })
-    ),
-    Effect.zipRight(countFailure),
-    inModule("TokenService")
-  )
+/** Only our own words are logged: those of a defect may contain a secret. */
+const describe = (cause: Cause.Cause<unknown>): string => {
+  const error = Option.getOrUndefined(Cause.failureOption(cause))
+  return error instanceof TokenStorageError ? error.description : "a defect"
+}
 
 export type GuardedStorage = ReturnType<typeof guard>
