@@ -10,6 +10,8 @@
  *
  * @since 0.1.0
  */
+import type * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
@@ -18,7 +20,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { Client, Utils } from "memjs"
-import { check } from "../internal/options.ts"
+import { check, resolve } from "../internal/options.ts"
 import { digest } from "../internal/digest.ts"
 import { leaseTerm } from "../internal/storage/lease.ts"
 import { leaseKey } from "../internal/storage/leaseRecord.ts"
@@ -45,9 +47,9 @@ export interface ClientOptions extends LeaseOptions {
 export interface Options extends ClientOptions {
   /** `host:port`, one or several. Each key lives on one of them. Defaults to `localhost:11211`. */
   readonly servers?: string | ReadonlyArray<string> | undefined
-  /** For servers with SASL authentication. Defaults to none. */
+  /** For servers with SASL authentication, together with `password`. Defaults to no authentication. */
   readonly username?: string | undefined
-  /** For servers with SASL authentication. Defaults to none. */
+  /** For servers with SASL authentication, together with `username`. Defaults to no authentication. */
   readonly password?: Redacted.Redacted | undefined
 }
 
@@ -80,6 +82,8 @@ export interface MemjsResponse {
 /**
  * Tokens in Memcached, over connections of its own that are closed with the layer. They are opened when they are needed.
  *
+ * Only what the options say is sent: the `MEMCACHE_*` and `MEMCACHIER_*` variables that `memjs` reads are not used.
+ *
  * @since 0.1.0
  * @category layers
  */
@@ -91,6 +95,26 @@ export const layer = (options: Options = {}): Layer.Layer<TokenStorage, Configur
       return fromClient(yield* connect(options), options.prefix, term)
     })
   )
+
+/**
+ * As `layer`, with options that are plain values or `Config`s, side by side.
+ *
+ * @since 0.2.0
+ * @category layers
+ */
+export const layerConfig = (
+  options: { readonly [K in keyof Options]: Options[K] | Config.Config<Options[K]> }
+): Layer.Layer<TokenStorage, ConfigurationError | ConfigError> =>
+  Layer.unwrapEffect(Effect.map(
+    Effect.all({
+      servers: resolve(options.servers),
+      username: resolve(options.username),
+      password: resolve(options.password),
+      prefix: resolve(options.prefix),
+      term: resolve(options.term)
+    }),
+    layer
+  ))
 
 /**
  * Tokens in Memcached, over a client of `memjs` that the program has already. It stays open when the layer is closed.
@@ -109,18 +133,27 @@ const connect = (options: Options): Effect.Effect<Client, ConfigurationError, Sc
     const servers = typeof options.servers === "string" ? options.servers.split(",") : options.servers ?? ["localhost"]
     yield* check(servers.length > 0 && servers.every(isServer), () =>
       "servers is not a list of servers: write host:port such as localhost:11211")
+    yield* check((options.username === undefined) === (options.password === undefined), () =>
+      "username and password go together: give both, or neither")
+    const credentials = {
+      username: options.username,
+      password: options.password === undefined ? undefined : Redacted.value(options.password)
+    }
     return yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        Client.create(servers.join(","), {
+      Effect.sync(() => {
+        const client = Client.create(servers.join(","), {
           // one try, and a server that is slow is given up by those who wait before it is dropped by the client
           retries: 1,
           timeout: 3,
           conntimeout: 3,
-          logger: { log: () => {} },
-          ...(options.username === undefined ? {} : { username: options.username }),
-          ...(options.password === undefined ? {} : { password: Redacted.value(options.password) })
+          logger: { log: () => {} }
         })
-      ),
+        // the client takes what it is not given from the environment, so the credentials are set afterwards
+        for (const server of client.servers) {
+          Object.assign(server, credentials)
+        }
+        return client
+      }),
       (client) =>
         Effect.sync(() => {
           client.close()

@@ -1,5 +1,5 @@
 /**
- * Tokens in Redis, shared by all who use the same server: `TokenStorage` on `ioredis` 5.
+ * Tokens in Redis, shared by all who use the same server: `TokenStorage` on `ioredis` 5 or 6.
  *
  * Comparing and removing, and renewing and giving back the lease, are Lua scripts of one line, run by the server in one
  * step. Tokens and leases carry the server's own expiry.
@@ -9,7 +9,7 @@
  *
  * @since 0.1.0
  */
-import * as Config from "effect/Config"
+import type * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,7 +19,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { type Cluster, Redis, type RedisOptions } from "ioredis"
-import { check, issue } from "../internal/options.ts"
+import { check, issue, resolve } from "../internal/options.ts"
 import { leaseTerm } from "../internal/storage/lease.ts"
 import { leaseKey } from "../internal/storage/leaseRecord.ts"
 import { inModule } from "../internal/log.ts"
@@ -122,9 +122,6 @@ export const layerClient = (
   options: ClientOptions = {}
 ): Layer.Layer<TokenStorage, ConfigurationError> =>
   Layer.effect(TokenStorage, Effect.map(leaseTerm(options), (term) => fromClient(client, options.prefix, term)))
-
-const resolve = <A>(value: A | Config.Config<A>): Effect.Effect<A, ConfigError> =>
-  Config.isConfig(value) ? value : Effect.succeed(value)
 
 /** Deletes a key, or lets it live for another time in milliseconds, if it still has the value. */
 const removeIf = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1]) or 0`

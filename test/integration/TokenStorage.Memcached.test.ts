@@ -1,10 +1,11 @@
 /** Memcached, against real servers. */
-import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Option, Redacted, Scope } from "effect"
+import { afterEach, assert, describe, it } from "@effect/vitest"
+import { Config, ConfigError, ConfigProvider, Duration, Effect, Exit, Fiber, Option, Redacted, Scope } from "effect"
 import { AccessToken, TokenError, TokenStorage } from "effect-alf"
 import { suite } from "effect-alf/testing/TokenStorageConformance"
 import * as TokenStorageMemcached from "effect-alf/TokenStorage/Memcached"
 import { Client } from "memjs"
+import { type AddressInfo, createServer, type Server as NetServer } from "node:net"
 import { inspect } from "node:util"
 import { isMissing, memcachedServer, refusingMemcached, serverOfFile } from "../support/servers.ts"
 import { build, entered, eventually, logged, newToken, outlivesADrop, same, within } from "../support/tokenStorage.ts"
@@ -13,12 +14,16 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
   const server = serverOfFile(memcachedServer())
   const address = () => `127.0.0.1:${server().port}`
 
-  suite("Memcached", () => TokenStorageMemcached.layer({ servers: address(), prefix: "suite:" }), { shared: true })
+  suite("Memcached", () => TokenStorageMemcached.layer({ servers: address(), prefix: "suite:" }), {
+    describe,
+    it,
+    shared: true
+  })
 
   suite("Memcached, encrypted", () =>
     TokenStorage.encrypted(TokenStorageMemcached.layer({ servers: [address()] }), {
       keys: [Redacted.make("00".repeat(32))]
-    }), { shared: true })
+    }), { describe, it, shared: true })
 
   const client = Effect.acquireRelease(
     Effect.sync(() => Client.create(address())),
@@ -82,7 +87,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
         const memcached = yield* client
         const { get, remove } = yield* storage()
         const token = newToken({ lifetime: "1 hour" })
-        const future = AccessToken.encode(token).replace("\"version\":1", "\"version\":2")
+        const future = AccessToken.encode(token).replace("\"version\":2", "\"version\":3")
         assert.notStrictEqual(future, AccessToken.encode(token))
         for (const garbage of ["", "garbage", "null", "{}", future]) {
           yield* Effect.promise(() => memcached.set("garbage", garbage))
@@ -136,7 +141,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
             Effect.sleep("400 millis")
           ))
         )
-        assert.include(lines, "the lease was lost")
+        assert.include(lines, "the lease ended while its holder still used it")
         assert.strictEqual(yield* stored(memcached, "lost:lease"), "another")
       }))
 
@@ -190,7 +195,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
           { term: "600 millis" }
         ))
         const { lines } = yield* logged(exclusive("race")(Effect.sleep("400 millis")))
-        assert.include(lines, "the lease was lost")
+        assert.include(lines, "the lease ended while its holder still used it")
         assert.strictEqual(yield* stored(memcached, "race:lease"), "another")
       }))
   })
@@ -253,6 +258,58 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       outlivesADrop(server().port, (port) => TokenStorageMemcached.layer({ servers: `127.0.0.1:${port}` })))
   })
 
+  describe("the environment", () => {
+    const variables = ["MEMCACHE_USERNAME", "MEMCACHE_PASSWORD", "MEMCACHE_SERVERS"] as const
+    afterEach(() => {
+      for (const name of variables) delete process.env[name]
+    })
+
+    it.scopedLive("gives no credentials and no servers to the client", () =>
+      Effect.gen(function*() {
+        const received: Array<Buffer> = []
+        const recorder = yield* Effect.acquireRelease(
+          Effect.async<NetServer>((resume) => {
+            const server = createServer((socket) => {
+              socket.on("error", () => {}).on("data", (bytes) => {
+                received.push(bytes)
+                socket.pause()
+              })
+            }).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+          }),
+          (server) => Effect.sync(() => server.close())
+        )
+        const { port } = recorder.address() as AddressInfo
+        process.env["MEMCACHE_USERNAME"] = "user"
+        process.env["MEMCACHE_PASSWORD"] = "hunter2"
+        process.env["MEMCACHE_SERVERS"] = address()
+        // this server never responds
+        yield* Effect.ignore(
+          Effect.timeout((yield* storage({ servers: `127.0.0.1:${port}` })).get("key"), "500 millis")
+        )
+        // the first command is the get itself, not a SASL one
+        const sent = Buffer.concat(received)
+        assert.strictEqual(sent.readUInt8(1), 0x00)
+        assert.notInclude(sent.toString("latin1"), "hunter2")
+      }))
+  })
+
+  it.scopedLive("layerConfig reads its options from the configuration", () =>
+    Effect.gen(function*() {
+      const token = newToken()
+      const { set } = yield* storage({ prefix: "config:" })
+      yield* set("key", token)
+      const configured = build(TokenStorageMemcached.layerConfig({
+        servers: Config.string("SERVERS"),
+        prefix: Config.string("PREFIX"),
+        term: "5 seconds"
+      }))
+      const provider = (entries: ReadonlyArray<readonly [string, string]>) =>
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map(entries)))
+      const { get } = yield* provider([["SERVERS", address()], ["PREFIX", "config:"]])(configured)
+      same(yield* get("key"), token)
+      assert.isTrue(ConfigError.isConfigError(yield* Effect.flip(provider([["PREFIX", "x"]])(configured))))
+    }))
+
   describe("what cannot work", () => {
     it.scopedLive("a wrong password is a failure of each call, and in no text", () =>
       Effect.gen(function*() {
@@ -271,6 +328,15 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
         assert.include(lines, "the password was refused")
         assert.notInclude(lines + inspect(result, { depth: 9 }), "hunter2")
       }))
+
+    for (const options of [{ username: "user" }, { password: Redacted.make("hunter2") }]) {
+      it.scopedLive(`${Object.keys(options).join()} alone is a ConfigurationError`, () =>
+        Effect.gen(function*() {
+          const error = yield* Effect.flip(build(TokenStorageMemcached.layer(options)))
+          assert.instanceOf(error, TokenError.ConfigurationError)
+          assert.include(error.issue, "username and password go together")
+        }))
+    }
 
     const bad: ReadonlyArray<TokenStorageMemcached.Options> = [
       { servers: "" },

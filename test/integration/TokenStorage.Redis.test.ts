@@ -12,7 +12,11 @@ import { build, entered, eventually, logged, newToken, outlivesADrop, within } f
 describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
   const server = serverOfFile(redisServer())
 
-  suite("Redis", () => TokenStorageRedis.layer({ port: server().port, prefix: "suite:" }), { shared: true })
+  suite("Redis", () => TokenStorageRedis.layer({ port: server().port, prefix: "suite:" }), {
+    describe,
+    it,
+    shared: true
+  })
 
   suite(
     "Redis, encrypted",
@@ -20,7 +24,7 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
       TokenStorage.encrypted(TokenStorageRedis.layer({ url: `redis://127.0.0.1:${server().port}/1` }), {
         keys: [Redacted.make("00".repeat(32))]
       }),
-    { shared: true }
+    { describe, it, shared: true }
   )
 
   const client = Effect.acquireRelease(
@@ -61,7 +65,7 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         const redis = yield* client
         const { get, remove } = yield* storage()
         const token = newToken({ lifetime: "1 hour" })
-        const future = AccessToken.encode(token).replace("\"version\":1", "\"version\":2")
+        const future = AccessToken.encode(token).replace("\"version\":2", "\"version\":3")
         assert.notStrictEqual(future, AccessToken.encode(token))
         for (const garbage of ["", "garbage", "null", "{}", future]) {
           yield* Effect.promise(() => redis.set("garbage", garbage))
@@ -125,7 +129,7 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
             Effect.sleep("400 millis")
           ))
         )
-        assert.include(lines, "the lease was lost")
+        assert.include(lines, "the lease ended while its holder still used it")
         assert.strictEqual(yield* Effect.promise(() => redis.get("lost:lease")), "another")
       }))
 
