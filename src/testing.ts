@@ -5,4 +5,3 @@
  */
 export * as TestAuthorizationServer from "./testing/TestAuthorizationServer.ts"
 export * as TestTokenService from "./testing/TestTokenService.ts"
-export * as TokenStorageConformance from "./testing/TokenStorageConformance.ts"

@@ -1,8 +1,8 @@
 /**
  * The tests that every `TokenStorage` must pass, for those who write one.
  *
- * They run under vitest with `@effect/vitest`, on the live clock, each with keys of its own, and leave the store as they
- * found it as far as it lets them.
+ * They run under any version of vitest with `@effect/vitest`, whose `describe` and `it` are given to `suite`. They use the
+ * live clock and keys of their own, and remove what they store.
  *
  * @since 0.1.0
  */
@@ -20,14 +20,17 @@ import * as Redacted from "effect/Redacted"
 import { AccessToken, encode } from "../AccessToken.ts"
 import { type Storage, TokenStorage } from "../TokenStorage.ts"
 
-// vitest cannot be imported outside of a test run, and this module can: it stands in a barrel beside others
-const vitest = "__vitest_worker__" in globalThis ? await import("@effect/vitest") : undefined
-
 /**
+ * What `suite` needs from `@effect/vitest`, and whether the storages share a store.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
+  /** `describe` of `@effect/vitest`. */
+  readonly describe: (name: string, tests: () => void) => unknown
+  /** `it` of `@effect/vitest`. */
+  readonly it: { readonly live: (name: string, test: () => Effect.Effect<void, unknown>) => unknown }
   /**
    * Whether all layers that the function makes share one store, as over a server. Then the suite tests that two of them
    * see the same tokens, and exclude each other. Defaults to false.
@@ -38,17 +41,24 @@ export interface Options {
 /**
  * Describes a suite of tests for a storage. `layer` is called for each test.
  *
+ * @example
+ * ```ts
+ * import { describe, it } from "@effect/vitest"
+ * import { TokenStorage } from "effect-alf"
+ * import { suite } from "effect-alf/testing/TokenStorageConformance"
+ *
+ * suite("my storage", () => TokenStorage.layerMemory, { describe, it })
+ * ```
+ *
  * @since 0.1.0
  * @category testing
  */
 export const suite = (
   name: string,
   layer: () => Layer.Layer<TokenStorage, unknown>,
-  options: Options = {}
+  options: Options
 ): void => {
-  if (vitest === undefined) throw new Error("TokenStorageConformance.suite runs in a test file of vitest")
-  const { describe, it } = vitest
-  const assert: typeof vitest.assert = vitest.assert
+  const { describe, it } = options
 
   const storages = (count: number) =>
     Effect.replicateEffect(Effect.map(Layer.build(Layer.fresh(layer())), Context.get(TokenStorage)), count)
@@ -247,11 +257,21 @@ export const suite = (
           Effect.fork(storage.exclusive(key)(Effect.dieMessage("it was entered"))))
         yield* Effect.sleep("60 millis")
         const exits = yield* soon(Effect.forEach(waiting, Fiber.interrupt))
-        assert.isTrue(exits.every(Exit.isInterrupted))
+        assert.isTrue(exits.every(Exit.isInterrupted), "a caller that waited was not interrupted")
         yield* Fiber.interrupt(holder)
         yield* soon(other.exclusive(key)(Effect.void))
       }))
   })
+}
+
+/** The assertions of the suite: this module does not import vitest. */
+const assert = {
+  isTrue: (value: boolean, message: string): void => {
+    if (!value) throw new Error(message)
+  },
+  strictEqual: <A>(actual: A, expected: A): void => {
+    if (!Object.is(actual, expected)) throw new Error(`expected ${String(expected)}, got ${String(actual)}`)
+  }
 }
 
 const newKey = (): string => `effect-alf:conformance:${crypto.randomUUID()}`

@@ -10,7 +10,8 @@ import {
   TokenService,
   TokenStorage
 } from "effect-alf"
-import { TestAuthorizationServer, TestTokenService, TokenStorageConformance } from "effect-alf/testing"
+import { TestAuthorizationServer, TestTokenService } from "effect-alf/testing"
+import * as TokenStorageConformance from "effect-alf/testing/TokenStorageConformance"
 import { advancing, bearers, json, serve, settle, unauthorized } from "../../support/contract.ts"
 
 const api = "https://api.example"
@@ -297,4 +298,38 @@ describe("TestAuthorizationServer", () => {
 })
 
 // a user's storage under the suite that the library gives to those who write one
-TokenStorageConformance.suite("a layer under the suite", () => TokenStorage.layerMemory)
+TokenStorageConformance.suite("a layer under the suite", () => TokenStorage.layerMemory, { describe, it })
+
+describe("the suite", () => {
+  /** Runs the suite over a storage without vitest, and gives the names of the tests that fail. */
+  const failing = (layer: Layer.Layer<TokenStorage.TokenStorage>) => {
+    const tests: Array<readonly [string, Effect.Effect<void, unknown>]> = []
+    TokenStorageConformance.suite("a storage", () => layer, {
+      describe: (_, tests) => tests(),
+      it: { live: (name, test) => tests.push([name, test()]) }
+    })
+    return Effect.forEach(tests, ([name, test]) => Effect.map(Effect.exit(test), (exit) => ({ name, exit }))).pipe(
+      Effect.map((results) => results.filter(({ exit }) => Exit.isFailure(exit)).map(({ name }) => name))
+    )
+  }
+  const broken = (change: (storage: TokenStorage.Storage) => Partial<TokenStorage.Storage>) =>
+    Layer.effect(
+      TokenStorage.TokenStorage,
+      Effect.map(TokenStorage.TokenStorage, (storage) => ({ ...storage, ...change(storage) }))
+    ).pipe(Layer.provide(Layer.fresh(TokenStorage.layerMemory)))
+
+  it.live("passes for a storage that keeps the contract", () =>
+    Effect.map(failing(TokenStorage.layerMemory), (names) => assert.deepStrictEqual(names, [])))
+
+  it.live("fails for a storage whose set stores nothing", () =>
+    Effect.map(
+      failing(broken(() => ({ set: () => Effect.void }))),
+      (names) => assert.include(names, "replaces a token")
+    ))
+
+  it.live("fails for a storage whose exclusive section is open to all", () =>
+    Effect.map(
+      failing(broken(() => ({ exclusive: () => (effect) => effect }))),
+      (names) => assert.include(names, "lets one at a time into the exclusive section")
+    ))
+})
