@@ -221,7 +221,7 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
         Exit.match(exit, {
           onSuccess: (token) =>
             Effect.gen(function*() {
-              const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2))
+              const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2), now())
               yield* tell({ _tag: "Arrived", flight, held })
               const isForgotten = (yield* current).epoch !== flight.epoch
               if (isForgotten) yield* guard(storage, key).remove(token)

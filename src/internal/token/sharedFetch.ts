@@ -148,7 +148,7 @@ const isReplacement = <F, R>(
   { now, windows }: SharedFetch<F, R>,
   state: TokenState.State<F>,
   token: AccessToken
-): boolean => TokenState.isReplacement(state, TokenState.hold(token, windows, 1), now())
+): boolean => TokenState.isReplacement(state, TokenState.hold(token, windows, 1, now()), now())
 
 /** Of the token that is stored and the one that is held, the one of the later generation. What is stored wins a tie. */
 const newest = (

@@ -136,13 +136,21 @@ const maxRetryAfter = 5 * 60_000
 /** How long an API may take to know a new token. */
 const overlap = 10_000
 
+/** How far the clocks of those who share a storage may be apart. */
+const largestSkew = 15 * 60_000
+
 /** How long others wait for the replacement of a token that one API has rejected, before they go on with it. */
 const patience = 1_000
 
-/** A token with its windows. `jitter`, between 0.8 and 1.2, spreads renewals; each window is capped by the lifetime. */
-export const hold = (token: AccessToken, windows: Windows, jitter: number): Held => {
-  const from = DateTime.toEpochMillis(token.issuedAt)
-  const end = Option.match(token.expiresAt, { onNone: () => Infinity, onSome: DateTime.toEpochMillis })
+/**
+ * A token with its windows. `jitter`, between 0.8 and 1.2, spreads renewals; each window is capped by the lifetime. A
+ * token that another clock dates a little ahead of ours counts as issued now.
+ */
+export const hold = (token: AccessToken, windows: Windows, jitter: number, now: number): Held => {
+  const issued = DateTime.toEpochMillis(token.issuedAt)
+  const ahead = issued <= now + largestSkew ? Math.max(0, issued - now) : 0
+  const from = issued - ahead
+  const end = Option.match(token.expiresAt, { onNone: () => Infinity, onSome: DateTime.toEpochMillis }) - ahead
   const before = (window: Duration.Duration, share: number, factor = 1): number =>
     end === Infinity ? end : end - factor * Math.min(Duration.toMillis(window), share * (end - from))
   const until = before(windows.expiryLeeway, 0.05)

@@ -80,7 +80,7 @@ const machine = () => {
       const decision = ask()
       if (decision._tag !== "Start" && decision._tag !== "Renew") throw new Error(decision._tag)
       const arrived = token(seconds)
-      tell({ _tag: "Arrived", flight: decision.flight, held: State.hold(arrived, windows, 1) })
+      tell({ _tag: "Arrived", flight: decision.flight, held: State.hold(arrived, windows, 1, now) })
       return arrived
     }
   }
@@ -164,7 +164,7 @@ describe("the state of a token", () => {
           if (event._tag === "Fail") {
             m.tell({ _tag: "Failed", flight, error: Option.fromNullable(event.error) })
           } else {
-            const held = State.hold(m.token(event.seconds), windows, 1)
+            const held = State.hold(m.token(event.seconds), windows, 1, m.now)
             const isKept = m.tell({ _tag: "Arrived", flight, held })
             if (isKept) assert.strictEqual(m.state.held, held)
           }
@@ -194,8 +194,8 @@ describe("the state of a token", () => {
     assert.strictEqual(second._tag, "Start")
     if (first._tag !== "Start" || second._tag !== "Start") return
     const [late, newer] = [m.token(), m.token()]
-    assert.isTrue(m.tell({ _tag: "Arrived", flight: second.flight, held: State.hold(newer, windows, 1) }))
-    assert.isFalse(m.tell({ _tag: "Arrived", flight: first.flight, held: State.hold(late, windows, 1) }))
+    assert.isTrue(m.tell({ _tag: "Arrived", flight: second.flight, held: State.hold(newer, windows, 1, m.now) }))
+    assert.isFalse(m.tell({ _tag: "Arrived", flight: first.flight, held: State.hold(late, windows, 1, m.now) }))
     assert.strictEqual(used(m.ask()), "token-2")
   })
 
@@ -215,7 +215,7 @@ describe("the state of a token", () => {
     const first = m.ask()
     if (first._tag !== "Start") throw new Error(first._tag)
     m.tell({ _tag: "Forgotten", generation: -1 })
-    assert.isFalse(m.tell({ _tag: "Arrived", flight: first.flight, held: State.hold(m.token(), windows, 1) }))
+    assert.isFalse(m.tell({ _tag: "Arrived", flight: first.flight, held: State.hold(m.token(), windows, 1, m.now) }))
     assert.strictEqual(m.ask()._tag, "Start")
   })
 
@@ -330,12 +330,24 @@ describe("the state of a token", () => {
     assert.strictEqual(m.ask()._tag, "Start")
   })
 
+  it("a token that another clock dates ahead counts as issued now; one that is too far ahead is not used", () => {
+    const now = 1_000_000
+    for (const ahead of [0, 1, 200, 15 * 60_000]) {
+      const held = State.hold(make("theirs", 1, now + ahead, 3600), windows, 1, now)
+      assert.isTrue(State.isUsable(held, now))
+      assert.strictEqual(held.from, now)
+      assert.strictEqual(held.end, now + 3_600_000)
+    }
+    const far = State.hold(make("theirs", 1, now + 15 * 60_000 + 1, 3600), windows, 1, now)
+    assert.isFalse(State.isUsable(far, now))
+  })
+
   it("generations order the tokens of a storage, whatever their times say", () => {
     const m = machine()
     m.fetch()
-    const stored = State.hold(make("theirs", 2, m.now - 10_000, 3600), windows, 1)
+    const stored = State.hold(make("theirs", 2, m.now - 10_000, 3600), windows, 1, m.now)
     assert.isTrue(State.isReplacement(m.state, stored, m.now))
-    assert.isFalse(State.isReplacement(m.state, State.hold(make("old", 0, m.now, 3600), windows, 1), m.now))
+    assert.isFalse(State.isReplacement(m.state, State.hold(make("old", 0, m.now, 3600), windows, 1, m.now), m.now))
     m.tell({ _tag: "Forgotten", generation: 2 })
     assert.isFalse(State.isReplacement(m.state, stored, m.now))
     assert.strictEqual(State.nextGeneration(m.state, Option.none()), 3)
