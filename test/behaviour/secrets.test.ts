@@ -8,6 +8,7 @@ import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
   Context,
+  Data,
   DateTime,
   Duration,
   Effect,
@@ -418,6 +419,96 @@ describe("an error of the API shows no token", () => {
         (client) => HttpClient.filterStatusOk(client).execute(HttpClientRequest.get(`${api}/data`))
       )
       failed(yield* watched(http, Effect.provide(program, Alf.layer(options))))
+    }))
+})
+
+class Wrapped extends Data.TaggedError("Wrapped")<{ readonly reason: unknown }> {}
+
+/** What is no error and holds one. */
+class Envelope {
+  readonly content: unknown
+  constructor(content: unknown) {
+    this.content = content
+  }
+}
+
+/** A failure of a client below, in every shape that programs give to failures. `error` holds the request as it was sent. */
+const shapes: ReadonlyArray<readonly [string, (error: unknown, sent: string) => Effect.Effect<never, unknown>]> = [
+  ["an error as it is", (error) => Effect.fail(error)],
+  ["a defect", (error) => Effect.die(error)],
+  ["an error of a class of its own", (error) => Effect.fail(new Wrapped({ reason: error }))],
+  ["a defect of a class of its own", (error) => Effect.die(new Wrapped({ reason: [{ deep: { down: error } }] }))],
+  ["a chain of causes", (error) => Effect.fail(new Error("1", { cause: new Error("2", { cause: error }) }))],
+  ["an AggregateError", (error) => Effect.die(new AggregateError([new Error("other"), error], "several"))],
+  ["an object that is no error", (error) => Effect.fail({ error })],
+  ["an instance that is no error", (error) => Effect.die(new Error("enveloped", { cause: new Envelope(error) }))],
+  ["a Map and a Set", (error) => Effect.fail(new Error("kept", { cause: new Map([["a", new Set([error])]]) }))],
+  ["a message", (_, sent) => Effect.fail(new Error(`sent ${sent}`))],
+  ["a message of a defect, and its stack", (_, sent) => Effect.die(new TypeError(`Invalid header value ${sent}`))],
+  ["a text", (_, sent) => Effect.die(`sent ${sent}`)],
+  [
+    "raw bytes, as of a parser",
+    (_, sent) => Effect.fail(Object.assign(new Error("parse"), { data: Buffer.from(sent) }))
+  ],
+  ["a cycle", (error) => {
+    const cycle: { self?: unknown; readonly error: unknown } = { error }
+    cycle.self = cycle
+    return Effect.die(new Error("cyclic", { cause: cycle }))
+  }],
+  ["two at once", (error) => Effect.zipRight(Effect.fail(error), Effect.never, { concurrent: true })],
+  ["one after the other", (error) => Effect.ensuring(Effect.fail(error), Effect.die(new Wrapped({ reason: error })))]
+]
+
+describe("whatever shape the failure of a client below has", () => {
+  for (const [shape, fail] of shapes) {
+    const failing = (isFailing: (request: Received) => boolean) => {
+      const http = scripted(() => tokenAnswer("MARKED-access"))
+      const client = HttpClient.transform(http.client, (effect, request) => {
+        const sent = JSON.stringify(request.headers)
+        const error = new HttpClientError.RequestError({ request, reason: "Transport", cause: new Error(sent) })
+        const received = { url: request.url, headers: request.headers, method: request.method, body: "", request }
+        // a client whose type says less than it does
+        return isFailing(received)
+          ? Effect.zipRight(effect, fail(error, sent) as Effect.Effect<never, HttpClientError.HttpClientError>)
+          : effect
+      })
+      return { ...http, layer: Layer.succeed(HttpClient.HttpClient, client) }
+    }
+    const flavours: ReadonlyArray<
+      readonly [
+        string,
+        Effect.Effect<unknown, unknown, AuthorizedHttpClient.AuthorizedHttpClient | HttpClient.HttpClient>
+      ]
+    > = [["typed", typed], ["drop-in", dropIn]]
+    for (const [flavour, program] of flavours) {
+      it.effect(`the ${flavour} client shows no token: ${shape}`, () =>
+        Effect.gen(function*() {
+          const http = failing((request) => !isAuth(request))
+          const exit = yield* watched(http, Effect.provide(program, Alf.layer(options)))
+          assert.isTrue(Exit.isFailure(exit))
+          assertOnTheWire(http, "Bearer MARKED-access")
+        }))
+
+      it.effect(`a token request ends in a TokenRequestError (${flavour}): ${shape}`, () =>
+        Effect.gen(function*() {
+          const http = failing(isAuth)
+          const error = failed(yield* watched(http, Effect.provide(program, Alf.layer(options))))
+          const tokenError = error instanceof HttpClientError.RequestError ? error.cause : error
+          assert.instanceOf(tokenError, TokenError.TokenRequestError)
+          assertHidden("its insides", insides(tokenError))
+        }))
+    }
+  }
+
+  it.effect("an error that holds one stays one of its class", () =>
+    Effect.gen(function*() {
+      const http = scripted((request) =>
+        isAuth(request) ? tokenAnswer("MARKED-access") : Effect.die(new Wrapped({ reason: request.headers }))
+      )
+      const exit = yield* watched(http, Effect.provide(typed, Alf.layer(options)))
+      const [defect] = [...Cause.defects(Option.getOrThrow(Exit.causeOption(exit)))]
+      assert.instanceOf(defect, Wrapped)
+      assert.strictEqual(defect._tag, "Wrapped")
     }))
 })
 

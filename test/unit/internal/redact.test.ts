@@ -4,7 +4,7 @@ import { redact, secretParams, tokenValues, truncate } from "../../../src/intern
 
 /** The characters of the mark that replaces a secret are left out: in the mark, a secret made of them is found. */
 const withoutMark = (text: string) => !/[<>redact]/i.test(text)
-const secret = fc.string({ unit: "grapheme", minLength: 8 }).filter(withoutMark)
+const secret = fc.string({ unit: "grapheme", minLength: 6 }).filter(withoutMark)
 const text = fc.string({ unit: "grapheme" }).filter(withoutMark)
 
 const json = (secret: string) => JSON.stringify(secret).slice(1, -1)
@@ -61,7 +61,57 @@ describe("redact", () => {
   })
 
   it("takes no character of a secret for a pattern", () => {
-    assert.strictEqual(redact("a.c abc $& (x", ["a.c", "$&", "(x"]), "<redacted> abc <redacted> <redacted>")
+    assert.strictEqual(
+      redact("a.c.c.c abc.c.c $&$&$& (x(x(x", ["a.c.c.c", "$&$&$&", "(x(x(x"]),
+      "<redacted> abc.c.c <redacted> <redacted>"
+    )
+  })
+
+  it("redacts the beginning of a secret from 16 characters on, and no shorter one", () => {
+    const long = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.signature"
+    assert.strictEqual(redact(`token ${long.slice(0, -1)}!`, [long]), "token <redacted>!")
+    assert.strictEqual(redact(`token ${long.slice(0, 16)}!`, [long]), "token <redacted>!")
+    assert.strictEqual(redact(`token ${long.slice(0, 15)}!`, [long]), `token ${long.slice(0, 15)}!`)
+  })
+
+  it("redacts a short secret as a whole word only", () => {
+    assert.strictEqual(redact("wrong key: key", ["key"]), "wrong <redacted>: <redacted>")
+    assert.strictEqual(redact("keyring, monkey", ["key"]), "keyring, monkey")
+  })
+
+  it("redacts a secret that was percent-encoded twice", () => {
+    const secret = "a secret/with?signs"
+    assert.strictEqual(redact(`[${encodeURIComponent(encodeURIComponent(secret))}]`, [secret]), "[<redacted>]")
+  })
+
+  it("redacts Basic credentials without their padding", () => {
+    const basic = Buffer.from("client:hunter222").toString("base64")
+    assert.match(basic, /=$/)
+    assert.strictEqual(redact(`[${basic.replace(/=+$/, "")}]`, [basic]), "[<redacted>]")
+  })
+
+  it("redacts the beginning of a secret at the end of a text that was cut", () => {
+    assert.strictEqual(redact("the secret is hunter2", ["hunter22222"], { isCut: true }), "the secret is <redacted>")
+    assert.strictEqual(redact("the secret is hunter2", ["hunter22222"]), "the secret is hunter2")
+  })
+
+  it("does not block, whatever text and secret repeat", () => {
+    for (
+      const [text, secret] of [
+        ["a".repeat(100_000), `${"a".repeat(50_000)}b`],
+        ["\\".repeat(100_000), `${"\\".repeat(1_000)}b`],
+        ["%25".repeat(30_000), "%".repeat(10_000)],
+        ["&#x".repeat(30_000), "secret-secret"],
+        ["access_token = ".repeat(5_000), "secret-secret"],
+        ["-_.~".repeat(25_000), "-_.~".repeat(25_000).slice(0, -1)],
+        [`access_token":"${"\\\\".repeat(50_000)}`, "secret-secret"]
+      ] as const
+    ) {
+      const start = performance.now()
+      redact(text, [secret])
+      tokenValues(text)
+      assert.isBelow(performance.now() - start, 5_000, text.slice(0, 9))
+    }
   })
 })
 
@@ -75,13 +125,12 @@ describe("secretParams", () => {
       "code",
       "code_verifier",
       "device_code",
-      "username",
       "password",
       "subject_token",
       "actor_token",
-      "api_key"
+      "a_name_of_the_users_own"
     ]
-    const open = ["grant_type", "client_id", "scope", "audience", "resource", "redirect_uri", "client_assertion_type"]
+    const open = ["grant_type", "client_id", "scope", "audience", "resource", "redirect_uri"]
     assert.deepStrictEqual(
       secretParams([...open, ...secrets].map((name) => [name, `value of ${name}`])),
       secrets.map((name) => `value of ${name}`)
