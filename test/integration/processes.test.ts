@@ -38,10 +38,14 @@ const folder: Effect.Effect<RunningStore, never, Scope.Scope> = Effect.map(tempo
   const path = `${parent}/tokens`
   return {
     store: { _tag: "Folder", path },
-    kill: Effect.promise(async () => {
-      await rename(path, `${path}-lost`)
-      await writeFile(path, "")
-    }),
+    kill: Effect.retry(
+      Effect.tryPromise(async () => {
+        await rename(path, `${path}-lost-${crypto.randomUUID()}`)
+        // a process may have made the folder again just now
+        await writeFile(path, "")
+      }),
+      { times: 100 }
+    ).pipe(Effect.orDie),
     start: Effect.promise(() => rm(path))
   }
 })
