@@ -23,13 +23,10 @@ export const toFetch: Effect.Effect<typeof globalThis.fetch, never, HttpClient.H
   return async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
     const request = new Request(input, withDuplex(init))
     request.signal.throwIfAborted()
-    const exit = await Runtime.runPromiseExit(runtime)(
-      Effect.flatMap(
-        Effect.promise(() => toClientRequest(request, init)),
-        (converted) => follow(client, converted, request.redirect)
-      ),
-      { signal: request.signal }
-    )
+    const converted = await toClientRequest(request, init)
+    const exit = await Runtime.runPromiseExit(runtime)(follow(client, converted, request.redirect), {
+      signal: request.signal
+    })
     if (Exit.isSuccess(exit)) return toResponse(exit.value, request.signal, runtime)
     request.signal.throwIfAborted()
     throw new TypeError("fetch failed", { cause: Cause.squash(exit.cause) })
@@ -60,7 +57,11 @@ const toClientRequest = async (
 
 const methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"] as const
 
-const methodOf = (method: string) => HttpClientRequest.make(methods.find((known) => known === method) ?? "GET")
+const methodOf = (method: string) => {
+  const known = methods.find((known) => known === method)
+  if (known === undefined) throw new TypeError(`${method} is not a method of HttpClient: use ${methods.join(", ")}`)
+  return HttpClientRequest.make(known)
+}
 
 /** Follows redirects as fetch does; each hop is judged by the client on its own. */
 const follow = (
