@@ -231,9 +231,11 @@ export const make = <R = never>(
     const bound = new Map<ClientRegistration.ClientRegistration, string>()
     let connection: Connection | undefined
     let connecting: Deferred.Deferred<Connection, TokenError> | undefined
+    let replacing: Deferred.Deferred<Connection, TokenError> | undefined
     let rereading: Deferred.Deferred<Option.Option<Metadata>, LayerClosed> | undefined
     let rereadAt = -Infinity
     let failure: Failure | undefined
+    let isClosed = false
     const widening = Effect.unsafeMakeSemaphore(1)
 
     /** Work for all callers, which goes on when the first one has left. */
@@ -339,6 +341,7 @@ export const make = <R = never>(
     const connect = (challenge: string | undefined): Effect.Effect<Connection, TokenError> =>
       Effect.suspend(() => {
         if (connection !== undefined) return Effect.succeed(connection)
+        if (isClosed) return Effect.fail(new LayerClosed())
         const now = clock.unsafeCurrentTimeMillis()
         if (failure !== undefined && failure.from <= now && now < failure.from + failure.pause) {
           return Effect.fail(failure.error)
@@ -363,6 +366,38 @@ export const make = <R = never>(
       return Effect.catchAll(Deferred.await(rereading), () => Effect.succeedNone)
     })
 
+    /** Replaces a connection: once for all who found that it has to be. */
+    const replace = (
+      from: Connection,
+      opening: Effect.Effect<Connection, TokenError, HttpClient.HttpClient | R>
+    ): Effect.Effect<Connection, TokenError> =>
+      Effect.suspend(() => {
+        if (connection !== undefined && connection !== from) return Effect.succeed(connection)
+        if (isClosed) return Effect.fail(new LayerClosed())
+        replacing ??= launch(Effect.ensuring(
+          Effect.tap(opening, replaceBy),
+          Effect.sync(() => {
+            replacing = undefined
+          })
+        ))
+        return Deferred.await(replacing)
+      })
+
+    /** Where the API's tokens come from now: it may have moved to another authorization server. */
+    const connectionFor = (from: Connection, resource: Metadata): Effect.Effect<Connection, TokenError> => {
+      const at = resource.authorizationServers.indexOf(from.metadata.issuer)
+      const authorizationServers = at === -1
+        ? resource.authorizationServers
+        : resource.authorizationServers.slice(0, at)
+      // the tokens and the registration of the old authorization server are left alone
+      const moved = replace(from, open(new Metadata({ ...resource, authorizationServers }), from.scope))
+      return authorizationServers.length === 0
+        ? Effect.succeed(from)
+        : at === -1
+        ? moved
+        : Effect.catchAll(moved, () => Effect.succeed(from))
+    }
+
     /** A dynamic registration that the server has forgotten is made once more. */
     const registeredAnew = (
       from: Connection,
@@ -373,18 +408,14 @@ export const make = <R = never>(
         (error) =>
           error._tag === "TokenErrorResponse" && error.error === "invalid_client" &&
           from.registration._tag === "Dynamic",
-        () =>
-          Effect.gen(function*() {
-            if (connection === from) {
-              const { client, metadata, registration, resource, scope } = from
-              yield* ClientRegistration.forget(registration, metadata, description, client)
-              yield* Effect.flatMap(
-                Deferred.await(launch(openAt(metadata.issuer, resource, scope))),
-                replaceBy
-              )
-            }
-            return yield* (connection ?? from).tokens.get
-          })
+        () => {
+          const { client, metadata, registration, resource, scope } = from
+          const opening = Effect.zipRight(
+            ClientRegistration.forget(registration, metadata, description, client),
+            openAt(metadata.issuer, resource, scope)
+          )
+          return Effect.flatMap(replace(from, opening), (next) => next.tokens.get)
+        }
       )
 
     const tokens: TokenService.TokenService["Type"] = {
@@ -393,16 +424,7 @@ export const make = <R = never>(
         Effect.gen(function*() {
           const from = yield* connect(undefined)
           const resource = yield* reread
-          const [first] = Option.match(resource, { onNone: () => [], onSome: (found) => found.authorizationServers })
-          if (Option.isSome(resource) && first !== undefined && first !== from.metadata.issuer && connection === from) {
-            // the tokens and the registration of the old authorization server are left alone
-            const next = yield* Deferred.await(launch(open(resource.value, from.scope)))
-            if (next.metadata.issuer !== from.metadata.issuer) {
-              yield* replaceBy(next)
-              return yield* next.tokens.get
-            }
-          }
-          const current = connection ?? from
+          const current = Option.isSome(resource) ? yield* connectionFor(from, resource.value) : connection ?? from
           return yield* current === from
             ? registeredAnew(from, from.tokens.refresh(rejected))
             : current.tokens.get
@@ -427,7 +449,10 @@ export const make = <R = never>(
       }))
 
     yield* Effect.addFinalizer(() =>
-      Effect.suspend(() => connection === undefined ? Effect.void : Scope.close(connection.lifetime, Exit.void))
+      Effect.suspend(() => {
+        isClosed = true
+        return connection === undefined ? Effect.void : Scope.close(connection.lifetime, Exit.void)
+      })
     )
 
     const { header, isRejected } = options
