@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import { inModule } from "../log.ts"
-import { randomName } from "./textStore.ts"
+import { randomName } from "../random.ts"
 
 /** A file that is not read. The description may be logged: it names no path. */
 export class Unusable extends Data.TaggedError("Unusable")<{ readonly description: string }> {}

@@ -15,7 +15,8 @@ import * as Predicate from "effect/Predicate"
 import { digest } from "../digest.ts"
 import { makeFileChecks, type Unusable } from "./fileChecks.ts"
 import { isHeld, isOwnedBy, record } from "./leaseRecord.ts"
-import { type Lease, randomName, type TextStore } from "./textStore.ts"
+import { randomName } from "../random.ts"
+import type { Lease, TextStore } from "./textStore.ts"
 
 type FileError = PlatformError | Unusable
 

@@ -11,7 +11,8 @@ import { degradedStorage } from "../log.ts"
 import { finiteDuration } from "../options.ts"
 import { hardTimeout } from "../timeout.ts"
 import { makeLocalMutex } from "./localMutex.ts"
-import { type Exclusive, type Lease, type LeaseOptions, randomName } from "./textStore.ts"
+import { randomName } from "../random.ts"
+import type { Exclusive, Lease, LeaseOptions } from "./textStore.ts"
 
 const defaultTerm = Duration.seconds(10)
 

@@ -60,9 +60,3 @@ export interface LeaseOptions {
 
 /** The exclusive section of a storage. */
 export type Exclusive = (key: string) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-/** 128 random bits in hex: the name of an owner, or of a temporary file. */
-export const randomName = (): string =>
-  Array.from(globalThis.crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(
-    ""
-  )

@@ -1,0 +1,122 @@
+/** Private keys for signatures: PKCS#8 PEM or JWK, each with the one algorithm that it signs with. */
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import { type CryptoKey, exportJWK, importJWK, importPKCS8, type JWK } from "jose"
+
+/** A key as users give it: PKCS#8 PEM or a JWK as JSON; an Effect is run each time the key is needed. */
+export type Key = Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown>
+
+/** Why a key cannot be used, in words of ours: nothing of the key is in it. */
+export class KeyError extends Data.TaggedError("KeyError")<{ readonly description: string }> {}
+
+export interface SigningKey {
+  readonly algorithm: string
+  readonly key: CryptoKey
+  readonly keyId: string | undefined
+  /** The public half. */
+  readonly publicJwk: JWK
+}
+
+/** The algorithms that a kind of key signs with; the first one unless another is chosen. */
+const algorithms = {
+  rsa: ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+  "P-256": ["ES256"],
+  "P-384": ["ES384"],
+  "P-521": ["ES512"],
+  Ed25519: ["EdDSA", "Ed25519"]
+} as const
+
+type Kind = keyof typeof algorithms
+
+/** Every algorithm that a key can sign with. */
+export const knownAlgorithms: ReadonlyArray<string> = Object.values(algorithms).flat()
+
+/** The kind of a PKCS#8 key, by its object identifiers in DER (RFC 5208, RFC 5480, RFC 8410). */
+const identifiers: ReadonlyArray<readonly [string, Kind]> = [
+  ["06092a864886f70d010101", "rsa"],
+  ["06082a8648ce3d030107", "P-256"],
+  ["06052b81040022", "P-384"],
+  ["06052b81040023", "P-521"],
+  ["06032b6570", "Ed25519"]
+]
+
+/** Reads the key each time, and imports it again only if its text has changed. */
+export const makeKeyReader = (
+  key: Key,
+  algorithm: string | undefined
+): Effect.Effect<SigningKey, KeyError> => {
+  let known: { readonly text: string; readonly imported: SigningKey } | undefined
+  const read = Redacted.isRedacted(key)
+    ? Effect.succeed(key)
+    : Effect.catchAllCause(key, () => new KeyError({ description: "the key could not be read" }))
+  return Effect.flatMap(read, (secret) => {
+    const text = Redacted.value(secret)
+    return known?.text === text
+      ? Effect.succeed(known.imported)
+      : Effect.tap(importKey(text, algorithm), (imported) =>
+        Effect.sync(() => {
+          known = { text, imported }
+        }))
+  })
+}
+
+export const importKey = (text: string, chosen: string | undefined): Effect.Effect<SigningKey, KeyError> =>
+  Effect.gen(function*() {
+    const pem = text.trim()
+    const jwk = pem.startsWith("{") ? yield* parseJwk(pem) : undefined
+    const kind = jwk === undefined ? yield* kindOfPem(pem) : yield* kindOfJwk(jwk)
+    const own = typeof jwk?.alg === "string" ? jwk.alg : undefined
+    const algorithm = chosen ?? own ?? algorithms[kind][0]
+    if (!algorithms[kind].some((name) => name === algorithm)) {
+      return yield* new KeyError({
+        description: `the algorithm does not fit the key: it signs with ${algorithms[kind].join(", ")}`
+      })
+    }
+    return yield* Effect.tryPromise({
+      try: async (): Promise<SigningKey> => {
+        const key = jwk === undefined
+          ? await importPKCS8(pem, algorithm, { extractable: true })
+          : await importJWK({ ...jwk, ext: true }, algorithm)
+        if (key instanceof Uint8Array) throw new TypeError("a symmetric key")
+        const { crv, e, kty, n, x, y } = await exportJWK(key)
+        const members = Object.entries({ crv, e, kty, n, x, y }).filter(([_, member]) => member !== undefined)
+        return { algorithm, key, keyId: jwk?.kid, publicJwk: Object.fromEntries(members) }
+      },
+      catch: () => new KeyError({ description: "the key could not be imported: is it complete?" })
+    })
+  })
+
+const parseJwk = (text: string): Either.Either<JWK, KeyError> =>
+  Either.try({
+    try: () => JSON.parse(text) as JWK,
+    catch: () => new KeyError({ description: "the key is neither PKCS#8 PEM nor a JWK as JSON" })
+  })
+
+const kindOfJwk = ({ crv, d, kty }: JWK): Either.Either<Kind, KeyError> => {
+  if (kty !== "oct" && typeof d !== "string") {
+    return Either.left(new KeyError({ description: "the JWK is a public key: the private one signs" }))
+  }
+  const kind = kty === "RSA" ? "rsa" : kty === "EC" || kty === "OKP" ? crv : undefined
+  return isKind(kind) ? Either.right(kind) : Either.left(
+    new KeyError({ description: "the JWK is neither RSA, nor EC on P-256, P-384 or P-521, nor Ed25519" })
+  )
+}
+
+const isKind = (kind: string | undefined): kind is Kind => kind !== undefined && Object.hasOwn(algorithms, kind)
+
+const kindOfPem = (pem: string): Either.Either<Kind, KeyError> => {
+  const description = pem.includes("BEGIN RSA PRIVATE KEY") || pem.includes("BEGIN EC PRIVATE KEY")
+    ? "the key is not PKCS#8: convert it with openssl pkcs8 -topk8 -nocrypt"
+    : pem.includes("BEGIN ENCRYPTED PRIVATE KEY")
+    ? "the key is encrypted: decrypt it with openssl pkcs8 -in, or keep it in a vault"
+    : "the key is neither PKCS#8 PEM nor a JWK as JSON"
+  const body = pem.startsWith("-----BEGIN PRIVATE KEY-----") ? pem.split("-----")[2] ?? "" : ""
+  const der = Option.getOrElse(Either.getRight(Encoding.decodeBase64(body.replace(/\s/g, ""))), () => new Uint8Array())
+  const beginning = Encoding.encodeHex(der.subarray(0, 48))
+  const found = identifiers.find(([identifier]) => beginning.includes(identifier))
+  return found === undefined ? Either.left(new KeyError({ description })) : Either.right(found[1])
+}
