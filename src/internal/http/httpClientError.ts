@@ -1,8 +1,10 @@
-/** Token errors for clients whose error type has no place for them. */
+/** The errors of a client: token errors where its error type has no place for them, and the response in an error. */
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import type { TokenError } from "../../TokenError.ts"
+import * as Cause from "effect/Cause"
+import * as Option from "effect/Option"
+import { isTokenError, type TokenError } from "../../TokenError.ts"
 import { withoutQuery } from "./origins.ts"
 
 /** What a client whose error type has no place for a `TokenError` fails with instead. */
@@ -81,3 +83,12 @@ const toResponse = (
   body: string
 ): HttpClientResponse.HttpClientResponse =>
   Object.create(HttpClientResponse.fromWeb(request, new Response(body)), { status: { value: status } })
+
+/** The response in the error of a client that turns statuses into errors; not that of a token endpoint. */
+export const responseIn = (cause: Cause.Cause<unknown>): HttpClientResponse.HttpClientResponse | undefined => {
+  const error = Option.getOrUndefined(Cause.failureOption(cause))
+  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode" &&
+      !isTokenError(error.cause)
+    ? error.response
+    : undefined
+}

@@ -4,32 +4,29 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { pipe } from "effect/Function"
 import * as Metric from "effect/Metric"
-import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { type AccessToken, isSame } from "../../AccessToken.ts"
-import {
-  type ConfigurationError,
-  isTokenError,
-  isTransient,
-  type TokenError,
-  TokenRequestError
-} from "../../TokenError.ts"
+import { type ConfigurationError, isTransient, type TokenError } from "../../TokenError.ts"
 import * as TokenMetrics from "../../TokenMetrics.ts"
 import { inModule } from "../log.ts"
 import { discardBody, isReplayable } from "./body.ts"
 import { isNonceChallenge } from "./challenges.ts"
 import { concealCause, type Concealed } from "./conceal.ts"
+import { responseIn } from "./httpClientError.ts"
 import * as On401 from "./on401.ts"
 import * as Origins from "./origins.ts"
+import { makeMemories, type Memories } from "./memories.ts"
+import { makeNotes, type Notes } from "./notes.ts"
 import { checkHeader, type DPoP, headerName, type HeaderOptions, putHeader } from "./presentation.ts"
 import { concealIn, RedactedResponse } from "./redactedResponse.ts"
+import { sendWithProof } from "./sendWithProof.ts"
 
 type Request = HttpClientRequest.HttpClientRequest
 type Response = HttpClientResponse.HttpClientResponse
@@ -111,7 +108,7 @@ const makeClient = <E, R, E2>(
   type Result = Effect.Effect<Response, E | E2, R>
 
   const send = shared.dpop === undefined
-    ? (request: Request, token: AccessToken): Effect.Effect<Response, E | TokenError, R> =>
+    ? (request: Request, token: AccessToken, _: Array<string>): Effect.Effect<Response, E | TokenError, R> =>
       client.execute(shared.put(request, token))
     : sendWithProof(client, shared.dpop)
 
@@ -126,23 +123,24 @@ const makeClient = <E, R, E2>(
     onRejected: (rejected: Sent<E | E2, R>) => Result
   ): Result => {
     let sent: AccessToken | undefined
+    const proofs = shared.dpop === undefined ? noProofs : []
     return Effect.matchCauseEffect(
       Effect.flatMap(token, (token) => {
         sent = token
-        return send(request, token)
+        return send(request, token, proofs)
       }),
       {
         onSuccess: (response): Result => {
           const token = sent
           if (token === undefined) return Effect.succeed(response)
-          const concealed = concealedBy(shared.headers, token)
+          const concealed = concealedBy(shared.headers, token, proofs)
           const result = Effect.succeed(new RedactedResponse(response, concealed))
           return judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
         },
         onFailure: (cause): Result => {
           const token = sent
           if (token === undefined) return flavour.fail(cause, request)
-          const concealed = concealedBy(shared.headers, token)
+          const concealed = concealedBy(shared.headers, token, proofs)
           const result = flavour.fail(concealCause(cause, concealIn(concealed)), request)
           const response = responseIn(cause)
           return response === undefined
@@ -260,69 +258,16 @@ const makeClient = <E, R, E2>(
 /** What a rejected token is inside: the error itself is made only if the rejection is final. */
 const unauthorized = { _tag: "Unauthorized" } as const
 
-/**
- * Sends a request with a proof. A response that asks for another nonce gets the same token with a new proof, once; with the
- * replay after a 401 that is four sends at most.
- */
-const sendWithProof = <E, R>(client: HttpClient.HttpClient.With<E, R>, dpop: DPoP) => {
-  const once = (
-    request: Request,
-    token: AccessToken,
-    nonce: Option.Option<string>
-  ): Effect.Effect<Proved<E>, TokenRequestError, R> =>
-    pipe(
-      dpop.prove(request, { token: Option.some(token), nonce }),
-      Effect.mapError((description) =>
-        new TokenRequestError({
-          reason: "Secret",
-          endpoint: Origins.withoutQuery(request.url),
-          attempts: 1,
-          description
-        })
-      ),
-      Effect.flatMap((proved) =>
-        Effect.flatMap(Effect.exit(client.execute(proved)), (exit): Effect.Effect<Proved<E>> => {
-          const response = Exit.isSuccess(exit) ? exit.value : responseIn(exit.cause)
-          if (response === undefined) return Effect.succeed({ exit, again: Option.none() })
-          return Effect.map(
-            dpop.learn(proved, response, Option.none()),
-            (repeat) => ({ exit, again: Option.map(repeat, ({ nonce }) => ({ response, nonce })) })
-          )
-        })
-      )
-    )
-  return (request: Request, token: AccessToken): Effect.Effect<Response, E | TokenError, R> =>
-    Effect.flatMap(
-      once(request, token, Option.none()),
-      ({ again, exit }): Effect.Effect<Response, E | TokenError, R> =>
-        Option.isNone(again) || !isReplayable(request.body)
-          ? exit
-          : Effect.zipRight(
-            discardBody(again.value.response),
-            Effect.flatMap(once(request, token, again.value.nonce), ({ exit }) => exit)
-          )
-    )
-}
+const noProofs: Array<string> = []
 
-/** How a request with a proof ended, and the response that asks for another proof. */
-interface Proved<E> {
-  readonly exit: Exit.Exit<Response, E>
-  readonly again: Option.Option<{ readonly response: Response; readonly nonce: Option.Option<string> }>
-}
-
-const concealedBy = (headers: ReadonlyArray<string>, token: AccessToken): Concealed => ({
+const concealedBy = (
+  headers: ReadonlyArray<string>,
+  token: AccessToken,
+  proofs: ReadonlyArray<string>
+): Concealed => ({
   headers,
-  secrets: () => [Redacted.value(token.value)]
+  secrets: () => [Redacted.value(token.value), ...proofs]
 })
-
-/** The response in the error of a client that turns statuses into errors; not that of a token endpoint. */
-const responseIn = (cause: Cause.Cause<unknown>): Response | undefined => {
-  const error = Option.getOrUndefined(Cause.failureOption(cause))
-  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode" &&
-      !isTokenError(error.cause)
-    ? error.response
-    : undefined
-}
 
 /** A program may have replaced the list of headers that spans do not show. */
 const concealedInSpans = <A, E, R>(
@@ -369,78 +314,3 @@ const noteRejected = ({ memories, tokens }: Shared, origin: string, first: Acces
       ? tokens.reject(second)
       : Effect.void
   )
-
-interface Memories {
-  readonly isEmpty: () => boolean
-  readonly change: (origin: string, f: (memory: On401.Memory, now: number) => On401.Memory) => Effect.Effect<void>
-  readonly decide: (
-    origin: string,
-    rejected: { readonly token: AccessToken; readonly isReplayable: boolean }
-  ) => Effect.Effect<On401.Decision>
-}
-
-/** What is remembered of each listed origin; with `"any"` all origins share one memory, and its budget. */
-const makeMemories = (isShared: boolean): Memories => {
-  const memories = new Map<string, On401.Memory>()
-  let doubtful = 0
-  const set = (key: string, memory: On401.Memory) => {
-    const before = memories.get(key)
-    doubtful += (memory.rejection === undefined ? 0 : 1) - (before?.rejection === undefined ? 0 : 1)
-    memories.set(key, memory)
-  }
-  const keyOf = (origin: string) => isShared ? "any" : origin
-  const get = (key: string) => memories.get(key) ?? On401.forgotten
-  return {
-    isEmpty: () => doubtful === 0,
-    change: (origin, f) => Effect.map(Clock.currentTimeMillis, (now) => set(keyOf(origin), f(get(keyOf(origin)), now))),
-    decide: (origin, rejected) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
-        const [decision, memory] = On401.on401(get(keyOf(origin)), rejected, now)
-        set(keyOf(origin), memory)
-        return decision
-      })
-  }
-}
-
-interface Notes {
-  readonly passThrough: <E, R>(
-    request: Request,
-    sent: Effect.Effect<Response, E, R>
-  ) => Effect.Effect<Response, E, R>
-}
-
-/** More origins than this are not told apart in the log. */
-const maxNoted = 100
-
-/** Tells, once per origin, of requests that go without a token: what is missing may be an origin in the list. */
-const makeNotes = (origins: Options["origins"]): Notes => {
-  const passed = new Set<string>()
-  const refused = new Set<string>()
-  const once = (seen: Set<string>, origin: string, log: Effect.Effect<void>) => {
-    if (seen.has(origin) || seen.size >= maxNoted) return Effect.void
-    seen.add(origin)
-    return inModule("AuthorizedHttpClient")(log)
-  }
-  const warn = (origin: string) =>
-    Effect.suspend(() =>
-      once(
-        refused,
-        origin,
-        Effect.logWarning(
-          `${origin} answered 401 to a request without a token: it is not in origins (${String(origins)}). ` +
-            "Add it if it is your API"
-        )
-      )
-    )
-  return {
-    passThrough: (request, sent) => {
-      const origin = Origins.originIn(request.url)
-      return pipe(
-        once(passed, origin, Effect.logDebug("requests to this origin go without a token", { origin })),
-        Effect.zipRight(sent),
-        Effect.tap((response) => response.status === 401 ? warn(origin) : Effect.void),
-        Effect.tapErrorCause((cause) => responseIn(cause)?.status === 401 ? warn(origin) : Effect.void)
-      )
-    }
-  }
-}

@@ -3,16 +3,15 @@
  * the authorization server. A missing scope is asked for once.
  */
 import * as HttpClient from "@effect/platform/HttpClient"
-import * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
-import * as Option from "effect/Option"
-import { isTokenError, type TokenError } from "../../TokenError.ts"
+import type { TokenError } from "../../TokenError.ts"
 import { discardBody, isReplayable } from "./body.ts"
+import { responseIn } from "./httpClientError.ts"
 import { originIn } from "./origins.ts"
 
 type Request = HttpClientRequest.HttpClientRequest
@@ -122,12 +121,4 @@ export const makeResourceClient = <C, E>(
     ),
     Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
   )
-}
-
-const responseIn = (cause: Cause.Cause<unknown>): Response | undefined => {
-  const error = Option.getOrUndefined(Cause.failureOption(cause))
-  return HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode" &&
-      !isTokenError(error.cause)
-    ? error.response
-    : undefined
 }
