@@ -14,6 +14,7 @@ import * as Redacted from "effect/Redacted"
 import { AccessToken, isSame } from "./AccessToken.ts"
 import { AuthorizationServer, type Metadata } from "./AuthorizationServer.ts"
 import { digest } from "./internal/digest.ts"
+import { keyOf, toParams, validate } from "./internal/grantParams.ts"
 import { inModule } from "./internal/log.ts"
 import { check } from "./internal/options.ts"
 import { list, scopes } from "./internal/scope.ts"
@@ -89,10 +90,6 @@ export interface ClientCredentialsOptions {
   readonly resource?: string | ReadonlyArray<string> | undefined
   /** Further parameters. Defaults to none. */
   readonly params?: Readonly<Record<string, string>> | undefined
-}
-
-interface Asked extends Omit<ClientCredentialsOptions, "params"> {
-  readonly params?: Readonly<Record<string, string | Redacted.Redacted>> | undefined
 }
 
 /**
@@ -504,63 +501,12 @@ const isGood = ({ expiresAt }: AccessToken): Effect.Effect<boolean> =>
     (now) => Option.match(expiresAt, { onNone: () => true, onSome: ({ epochMillis }) => now < epochMillis })
   )
 
-const toParams = (grantType: string, { audience, params = {}, resource, scope }: Asked): UrlParams.UrlParams => {
-  const asked = list(scope).flatMap(scopes)
-  return UrlParams.fromInput([
-    ["grant_type", grantType],
-    ...(asked.length === 0 ? [] : [["scope", asked.join(" ")] as const]),
-    ["audience", audience],
-    ...list(resource).map((uri) => ["resource", uri] as const),
-    ...Object.entries(params).map(([name, value]) =>
-      [name, Redacted.isRedacted(value) ? Redacted.value(value) : value] as const
-    )
-  ])
-}
-
-/** All options in an order of their own; of a secret only its digest. */
-const keyOf = (grantType: string, { audience, params = {}, resource, scope }: Asked): string =>
-  JSON.stringify([
-    grantType,
-    [...new Set(list(scope).flatMap(scopes))].sort(),
-    audience ?? null,
-    [...new Set(list(resource))].sort(),
-    Object.entries(params)
-      .map(([name, value]) => [name, Redacted.isRedacted(value) ? digest(Redacted.value(value)) : value])
-      .sort(([a = ""], [b = ""]) => a < b ? -1 : 1)
-  ])
-
 const refreshKey = (options: RefreshOptions): ReadonlyArray<string> =>
   options.scope === undefined && options.resource === undefined && options.params === undefined
     ? []
     : [keyOf("refresh_token", options)]
 
-/** Parameters that the library sets, and the options to use. */
-const reserved: Readonly<Record<string, string>> = {
-  grant_type: "Use the grant option",
-  client_id: "Use the clientId option",
-  client_secret: "Use the clientSecret option",
-  client_assertion: "Use the clientAuthentication option"
-}
-
 const refreshReserved: ReadonlyArray<string> = ["refresh_token"]
-
-const validate = (
-  options: Asked,
-  further: ReadonlyArray<string> = []
-): Effect.Effect<void, ConfigurationError> =>
-  Effect.gen(function*() {
-    const { params = {} } = options
-    for (const [name, instead] of Object.entries(reserved)) {
-      yield* check(!Object.hasOwn(params, name), () => `params.${name} is set by the library. ${instead}`)
-    }
-    for (const name of further) {
-      yield* check(!Object.hasOwn(params, name), () => `params.${name} is set by the library. Leave it out`)
-    }
-    for (const name of ["scope", "audience"] as const) {
-      yield* check(options[name] === undefined || !Object.hasOwn(params, name), () =>
-        `params.${name} is given beside ${name}: give one of the two (RFC 6749 §3.2)`)
-    }
-  })
 
 const checkKey = (key: string): Effect.Effect<void, ConfigurationError> =>
   check(key !== "", () => "key is empty: write whose tokens these are")
