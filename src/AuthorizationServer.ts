@@ -53,6 +53,7 @@ export type {
 export class Metadata extends Schema.Class<Metadata>("effect-alf/AuthorizationServer/Metadata")({
   /** Empty where the options name nothing but a token endpoint. */
   issuer: Schema.String,
+  /** Empty where a server has none, because it knows nothing but the implicit grant. */
   tokenEndpoint: Schema.String,
   authorizationEndpoint: Schema.optional(Schema.String),
   deviceAuthorizationEndpoint: Schema.optional(Schema.String),
@@ -90,8 +91,10 @@ export class Metadata extends Schema.Class<Metadata>("effect-alf/AuthorizationSe
       pushedAuthorizationRequestEndpoint: text("pushed_authorization_request_endpoint"),
       registrationEndpoint: text("registration_endpoint")
     }
-    const { tokenEndpoint } = endpoints
-    if (tokenEndpoint === undefined) return invalidDocument(issuer, "The metadata document has no token_endpoint")
+    const { authorizationEndpoint, tokenEndpoint = "" } = endpoints
+    if (tokenEndpoint === "" && authorizationEndpoint === undefined) {
+      return invalidDocument(issuer, "The metadata document has no token_endpoint")
+    }
     for (const [name, url] of Object.entries({ ...endpoints, ...aliases })) {
       if (url !== undefined && !isSecure(url)) {
         return invalidDocument(issuer, `${name} in the metadata document is neither https nor loopback`)
@@ -446,7 +449,10 @@ const configuredServer = (options: Options): Effect.Effect<Configured, Configura
       "give exactly one of tokenEndpoint, issuer and metadata, such as tokenEndpoint: \"https://auth.example.com/oauth/token\"")
     if (options.metadata !== undefined) {
       const { metadata } = options
-      yield* endpointUrl("metadata.tokenEndpoint", metadata.tokenEndpoint)
+      const { authorizationEndpoint, tokenEndpoint } = metadata
+      if (tokenEndpoint !== "" || authorizationEndpoint === undefined) {
+        yield* endpointUrl("metadata.tokenEndpoint", tokenEndpoint)
+      }
       return { _tag: "Known", metadata, identity: [metadata.issuer, metadata.tokenEndpoint] }
     }
     if (options.issuer !== undefined) {
@@ -534,7 +540,7 @@ const endpointOf = (
   const name = `${endpoint}Endpoint` as const
   const alias = method === ClientAuthentication.tls.method ? metadata.mtlsEndpointAliases?.[name] : undefined
   const url = alias ?? metadata[name]
-  return url !== undefined ? Effect.succeed(url) : Effect.fail(
+  return url !== undefined && url !== "" ? Effect.succeed(url) : Effect.fail(
     new DiscoveryError({
       url: shownUrl(metadata.issuer === "" ? metadata.tokenEndpoint : metadata.issuer),
       reason: "Unsupported",

@@ -36,19 +36,22 @@ export interface Options extends SignIn.Options {
  * address bar and posts it to the program. The same rules apply to the token as to one from a token endpoint; its
  * lifetime is counted from its arrival.
  *
- * It fails with an `AuthorizationError`: `Denied` for an error that the authorization server sends, `Timeout`, `NoPort`,
- * `StateMismatch` for an answer of another issuer, and `Failed` for an answer that holds no usable token. A request that
- * does not belong to the sign-in is refused and does not end it.
+ * It needs no token endpoint: give `authorizationEndpoint`, or metadata that names one.
+ *
+ * It fails with an `AuthorizationError`: `AccessDenied` if the person or the server said no, `ErrorResponse` for any other
+ * error that the server returns, `IssuerMismatch` for a response of another issuer, `Timeout`, `NoPort`, and `Failed` for a
+ * response without a usable token. A request that does not belong to the sign-in is refused and does not end it.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = (options: Options): Grant<Browser> =>
+export const make = (options: Options = {}): Grant<Browser> =>
   SignIn.make(options, {
     name: "implicit",
     responseType: "token",
     part: "fragment",
     redirectHost: options.redirectHost ?? "localhost",
+    par: "never",
     begin: Effect.succeed({
       params: {},
       read: ({ access_token, expires_in, scope, token_type }, request) =>

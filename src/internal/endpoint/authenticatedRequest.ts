@@ -156,7 +156,7 @@ const attempt = (settings: Settings, target: Target, { attempts, endpoint, param
       Effect.suspend(() => target.authentication.prove({ id: settings.clientId, secret }, target.destination)),
       (cause) => Effect.fail(failed("Secret", proofIssue(cause)))
     )
-    const form = UrlParams.appendAll(given, proof.params ?? {})
+    const form = withProof(given, proof.params ?? {})
     const secrets = [
       ...Option.toArray(Option.map(secret, Redacted.value)),
       ...(proof.authorization === undefined ? [] : [proof.authorization, ...proof.authorization.split(" ").slice(1)]),
@@ -202,6 +202,10 @@ const attempt = (settings: Settings, target: Target, { attempts, endpoint, param
       Either.mapLeft((error): Failed => ({ error, isUnsent: false }))
     )
   })
+
+/** A pushed authorization request names the client itself: nothing is sent twice. */
+const withProof = (given: UrlParams.UrlParams, proof: Readonly<Record<string, string>>): UrlParams.UrlParams =>
+  UrlParams.appendAll(Object.keys(proof).reduce((params, name) => UrlParams.remove(params, name), given), proof)
 
 /** What a proof's key learns of a response: whether the request is worth a new proof. */
 const learned = (

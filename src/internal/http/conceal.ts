@@ -74,8 +74,8 @@ export const makeConceal = (
     for (const value of found.keys()) {
       const children = isLeaf(value) ? [] : membersOf(value).filter(isSearched)
       for (const child of children) {
-        if (found.size < maxObjects) found.set(child, false)
-        parents.set(child, [...parents.get(child) ?? [], value])
+        if (found.size < maxObjects) found.set(child, found.get(child) ?? false)
+        if (found.has(child)) parents.set(child, [...parents.get(child) ?? [], value])
       }
       if (isSecret(value) || children.some((child) => !found.has(child))) tainted.push(value)
     }

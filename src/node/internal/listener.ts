@@ -9,6 +9,7 @@ import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Http from "node:http"
+import type { Socket } from "node:net"
 import { AuthorizationError, type TokenError } from "../../TokenError.ts"
 import * as Page from "./page.ts"
 
@@ -32,6 +33,9 @@ export interface Listener {
 const addresses = (host: RedirectHost): readonly [string, ...ReadonlyArray<string>] =>
   host === "localhost" ? ["127.0.0.1", "::1"] : [host]
 
+export const redirectUriAt = (host: RedirectHost, port: number, path: string): string =>
+  `http://${host === "::1" ? "[::1]" : host}:${port}${path}`
+
 /** No more of a body is read than this, in bytes: as of the token endpoint's answer. */
 const maxBody = 1024 * 1024
 
@@ -52,7 +56,7 @@ export const withListener = <A, R>(
         })
       )
     }
-    const redirectUri = `http://${listener.host === "::1" ? "[::1]" : listener.host}:${port}${listener.path}`
+    const redirectUri = redirectUriAt(listener.host, port, listener.path)
     return pipe(
       Effect.zipRight(listen(app(listener, redirectUri), listener.host, port), use(redirectUri)),
       Effect.scoped,
@@ -85,14 +89,15 @@ const listenAt = (
 ): Effect.Effect<void, ServeError, Scope.Scope> =>
   Effect.gen(function*() {
     const handler = yield* NodeHttpServer.makeHandler(httpApp)
-    const requests = new Set<Http.IncomingMessage>()
+    const connections = new Map<Socket, Array<Http.IncomingMessage>>()
     const server = Http.createServer((request, response) => {
-      requests.add(request)
-      request.socket.once("close", () => requests.delete(request))
+      const requests = connections.get(request.socket)
+      if (requests === undefined) request.socket.once("close", () => connections.delete(request.socket))
+      connections.set(request.socket, [...requests ?? [], request])
       handler(request, response)
     })
     yield* NodeHttpServer.make(() => server, { host: address, port, exclusive: true })
-    yield* Effect.addFinalizer(() => Effect.zipRight(delivered(requests), close(server)))
+    yield* Effect.addFinalizer(() => Effect.zipRight(delivered(connections), close(server)))
   }).pipe(
     // its span would hold the URL, and the URL what the browser brought
     HttpMiddleware.withTracerDisabledWhenEffect(() => true),
@@ -100,12 +105,12 @@ const listenAt = (
   )
 
 /** Every page ends its connection. A request that is still coming in gets none and is not waited for. */
-const delivered = (requests: ReadonlySet<Http.IncomingMessage>): Effect.Effect<void> =>
+const delivered = (connections: ReadonlyMap<Socket, ReadonlyArray<Http.IncomingMessage>>): Effect.Effect<void> =>
   Effect.forEach(
-    Array.from(requests).filter((request) => request.complete),
-    (request) =>
+    Array.from(connections).filter(([_, requests]) => requests.some(({ complete }) => complete)),
+    ([socket]) =>
       Effect.async<void>((resume) => {
-        request.socket.once("close", () => resume(Effect.void))
+        socket.once("close", () => resume(Effect.void))
       }),
     { concurrency: "unbounded", discard: true }
   )

@@ -40,6 +40,9 @@ const failing = (program: { readonly tokens: TokenService.TokenService["Type"] }
     (error) => error._tag === "AuthorizationError" ? [error.reason, error.error, error.errorDescription] : [error._tag]
   ))
 
+const timedOut = (time: string, redirectUri: string) =>
+  `nobody signed in within ${time}: is ${redirectUri} registered as a redirect URI of the client?`
+
 describe.skipIf(isMissing)("in Chromium", () => {
   layer(Chromium.layer, { excludeTestServices: true, timeout: "30 seconds" })((it) => {
     describe("the authorization code grant against oidc-provider", () => {
@@ -106,7 +109,11 @@ describe.skipIf(isMissing)("in Chromium", () => {
           yield* consent(window)
           const page = yield* outcome(window, "Sign-in failed", "code-failed")
           assert.include(page.text, "the program got no token")
-          assert.deepStrictEqual(yield* Fiber.join(fiber), ["IssuerMismatch", undefined, "iss names another issuer"])
+          assert.deepStrictEqual(yield* Fiber.join(fiber), [
+            "IssuerMismatch",
+            undefined,
+            "the response names another issuer in iss"
+          ])
           assert.deepStrictEqual(server.grants, [])
           assert.isFalse(yield* isOpen(port))
         }))
@@ -118,7 +125,7 @@ describe.skipIf(isMissing)("in Chromium", () => {
           const impatient = yield* program
           assert.deepStrictEqual(
             yield* Fiber.join(yield* failing(impatient)),
-            ["Timeout", undefined, "nobody signed in within 2s"]
+            ["Timeout", undefined, timedOut("2s", `http://127.0.0.1:${port}`)]
           )
           assert.isFalse(yield* isOpen(port))
           const left = yield* person.window
@@ -262,7 +269,11 @@ describe.skipIf(isMissing)("in Chromium", () => {
             })
           )
           yield* allow(window)
-          assert.deepStrictEqual(yield* Fiber.join(fiber), ["Timeout", undefined, "nobody signed in within 5s"])
+          assert.deepStrictEqual(yield* Fiber.join(fiber), [
+            "Timeout",
+            undefined,
+            timedOut("5s", `http://localhost:${port}`)
+          ])
           assert.isFalse(yield* isOpen(port))
           go()
           const page = yield* outcome(window, "Sign-in expired", "implicit-expired")
