@@ -173,8 +173,10 @@ export const register = (
   grant: GrantMetadata
 ): Effect.Effect<Client, TokenError, HttpClient.HttpClient> => {
   switch (registration._tag) {
-    case "PreRegistered":
-      return Effect.succeed(registration)
+    case "PreRegistered": {
+      const { _tag, issuer: _, ...client } = registration
+      return Effect.succeed(client)
+    }
     case "MetadataDocument":
       return Effect.succeed({
         clientId: registration.url,

@@ -500,6 +500,13 @@ describe("ProtectedResource", () => {
 
     it.scoped("a client is shown to the issuer that it is registered with, or to the first that it meets, and to no other", () =>
       Effect.gen(function*() {
+        const own = ClientRegistration.preRegistered({
+          clientId: "client",
+          clientSecret: Redacted.make("a-secret"),
+          issuer: "https://auth.test"
+        })
+        assert.strictEqual(yield* get(yield* connect(makeWorld(), { client: own })), 200)
+
         const elsewhere = makeWorld()
         const other = ClientRegistration.preRegistered({ clientId: "client", issuer: "https://other.test" })
         const error = yield* Effect.flip(get(yield* connect(elsewhere, { client: other })))

@@ -38,7 +38,16 @@ const good = { access_token: "abc", token_type: "Bearer", expires_in: "60" }
 describe("ImplicitGrant", () => {
   it("has a key of its own", () => {
     const grant = ImplicitGrant.make({ authorizationEndpoint: "https://auth.test/authorize", clientId: "client" })
-    assert.deepStrictEqual(JSON.parse(grant.key), ["implicit", "https://auth.test/authorize", "client", [], [], [], null, null])
+    assert.deepStrictEqual(JSON.parse(grant.key), [
+      "implicit",
+      "https://auth.test/authorize",
+      "client",
+      [],
+      [],
+      [],
+      null,
+      null
+    ])
   })
 
   it.effect("asks for a token, and takes it from what the page posts", () =>
