@@ -162,6 +162,7 @@ const value = (name: string): string => {
   if (name.endsWith("CLIENT_SECRET")) return "my-secret"
   if (name.endsWith("TOKEN_ENDPOINT")) return "https://auth.example.com/token"
   if (name.endsWith("API_URL")) return "https://api.example.com"
+  if (name.endsWith("ISSUER")) return "https://auth.example.com"
   if (name.endsWith("REDIS_URL")) return "redis://localhost:6379"
   if (name.endsWith("MEMCACHED_SERVERS")) return "localhost:11211"
   // 32 bytes
