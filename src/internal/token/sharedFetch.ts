@@ -66,37 +66,40 @@ const fetch = <F, R>(
       Option.map(Option.fromNullable(state.held), (held) => held.token)
     )
     const first = yield* run(acquire, previous)
-    if (!TokenState.isOver(first, now())) return yield* store(options, first, previous, found)
+    if (!TokenState.isOver(first, now())) return yield* store(options, first, found)
     // a laptop may have slept while the response was on its way; what came with it is kept, whatever the next one brings
-    const over = yield* store(options, first, previous, found)
+    const over = yield* store(options, first, found)
     return yield* Effect.matchEffect(run(acquire, Option.some(over)), {
       onFailure: () => Effect.succeed(over),
-      onSuccess: (second) => store(options, second, Option.some(over), Option.some(over))
+      onSuccess: (second) => store(options, second, Option.some(over))
     })
   })
 
-/** Stores what a grant has brought, unless it was forgotten meanwhile or came from the storage. */
+/**
+ * Stores what a grant has brought, unless it was forgotten meanwhile or came from the storage. A process that was suspended
+ * for longer than its lease finds another's token there, which wins: the server may have revoked its own.
+ */
 const store = <F, R>(
   options: SharedFetch<F, R>,
   acquired: AccessToken,
-  previous: Option.Option<AccessToken>,
   found: Option.Option<AccessToken>
 ): Effect.Effect<AccessToken> =>
   Effect.gen(function*() {
     const { epoch, now, shared } = options
-    if (yield* isTaken(shared, acquired, previous)) return acquired
+    const stored = yield* shared.get
     const state = yield* options.state
+    if (Option.isSome(stored) && !isSameIn(found, stored.value)) {
+      if (isSame(stored.value, acquired)) return acquired
+      if (isReplacement(options, state, stored.value)) return stored.value
+    }
     const token = new AccessToken({ ...acquired, generation: TokenState.nextGeneration(state, found) })
     const isSpent = Option.contains(timeToLive(token, now()), 0)
     if (!isSpent && state.epoch === epoch) yield* shared.set(token)
     return token
   })
 
-/** Whether a grant has taken the token of another process instead of asking for one. */
-const isTaken = (shared: GuardedStorage, token: AccessToken, previous: Option.Option<AccessToken>) =>
-  token.generation === 0 || Option.exists(previous, (before) => isSame(before, token))
-    ? Effect.succeed(false)
-    : Effect.map(shared.get, Option.exists((stored) => isSame(stored, token)))
+const isSameIn = (token: Option.Option<AccessToken>, that: AccessToken): boolean =>
+  Option.exists(token, (token) => isSame(token, that))
 
 /** Runs the grant. What it may not do becomes a typed error in words of ours. */
 const run = <R>(
