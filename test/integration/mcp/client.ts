@@ -110,15 +110,12 @@ const optionsOf = (): ProtectedResource.Options<Browser.Browser> => {
 /** Through the official SDK, which is given a `fetch`. */
 const speakStateful = Effect.gen(function*() {
   const fetch = yield* AuthorizedHttpClient.toFetch
-  yield* Effect.tryPromise({
-    try: async () => {
-      const client = new Client({ name: "effect-alf", version: "0.2.0" }, { capabilities: {} })
-      await client.connect(new StreamableHTTPClientTransport(new URL(url), { fetch }))
-      const { tools } = await client.listTools()
-      for (const { name } of tools) await client.callTool({ name, arguments: {} })
-      await client.close()
-    },
-    catch: (error) => error
+  yield* Effect.tryPromise(async () => {
+    const client = new Client({ name: "effect-alf", version: "0.2.0" }, { capabilities: {} })
+    await client.connect(new StreamableHTTPClientTransport(new URL(url), { fetch }))
+    const { tools } = await client.listTools()
+    for (const { name } of tools) await client.callTool({ name, arguments: {} })
+    await client.close()
   })
 })
 
