@@ -382,6 +382,7 @@ export const makeWithSend = (options: Options): Effect.Effect<
               url,
               authentication,
               isToken: endpoint === "token",
+              isBodyIgnored: endpoint === "revocation",
               destination: {
                 endpoint: url,
                 tokenEndpoint: metadata.tokenEndpoint,

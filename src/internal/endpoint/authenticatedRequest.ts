@@ -60,6 +60,8 @@ export interface Target {
   readonly url: string
   readonly authentication: Authentication
   readonly isToken: boolean
+  /** Whether a success says nothing, whatever its body is (RFC 7009 §2.2). */
+  readonly isBodyIgnored: boolean
   readonly destination: Destination
 }
 
@@ -129,79 +131,91 @@ interface Attempt {
   readonly attempts: number
 }
 
+/** One attempt. If the server asks for another nonce, the request is made anew and sent once more (RFC 9449 §8). */
+const attempt = (settings: Settings, target: Target, attempt: Attempt): Effect.Effect<Received, Failed> =>
+  Effect.gen(function*() {
+    const first = yield* send(settings, target, attempt, Option.none())
+    const repeat = yield* learned(settings.dpop, first)
+    const { endpoint, members, requestedScope, sentAt } = Option.isNone(repeat)
+      ? first
+      : yield* Effect.tap(
+        send(settings, target, attempt, repeat.value.nonce),
+        (second) => learned(settings.dpop, second)
+      )
+    return yield* Either.mapBoth(members, {
+      onLeft: (error): Failed => ({ error, isUnsent: false }),
+      onRight: (members): Received => ({ members, sentAt, endpoint, requestedScope })
+    })
+  })
+
+/** A request, and what came back. */
+interface Exchange extends Omit<Received, "members"> {
+  readonly sent: HttpClientRequest.HttpClientRequest
+  readonly response: RawResponse
+  readonly members: Either.Either<Readonly<Record<string, unknown>>, TokenError>
+}
+
 /** Everything is made anew: secret, assertion, proof and parameters. */
-const attempt = (settings: Settings, target: Target, { attempts, endpoint, params }: Attempt) =>
+const send = (
+  settings: Settings,
+  target: Target,
+  { attempts, endpoint, params }: Attempt,
+  nonce: Option.Option<string>
+): Effect.Effect<Exchange, Failed> =>
   Effect.gen(function*() {
     const failed = (reason: TokenRequestError["reason"], description: string, isUnsent = false): Failed => ({
       error: requestError(reason, endpoint, attempts, description),
       isUnsent
     })
-    const given = yield* pipe(
-      Effect.isEffect(params) ? params : Effect.succeed(params),
-      Effect.catchAllCause((cause) =>
-        Effect.fail(
-          pipe(
-            Cause.failureOption(cause),
-            Option.filter(isTokenError),
-            Option.match({
-              onNone: () => failed("Secret", "The parameters of the token request could not be made"),
-              onSome: (error): Failed => ({ error, isUnsent: false })
-            })
-          )
-        )
-      )
-    )
+    const given = yield* resolveParams(params, (description) => failed("Secret", description))
     const secret = yield* readSecret(settings.clientSecret, (description) => failed("Secret", description))
     const proof = yield* Effect.catchAllCause(
       Effect.suspend(() => target.authentication.prove({ id: settings.clientId, secret }, target.destination)),
       (cause) => Effect.fail(failed("Secret", proofIssue(cause)))
     )
     const form = withProof(given, proof.params ?? {})
-    const secrets = [
-      ...Option.toArray(Option.map(secret, Redacted.value)),
-      ...(proof.authorization === undefined ? [] : [proof.authorization, ...proof.authorization.split(" ").slice(1)]),
-      ...secretParams(form)
-    ]
     const request = buildRequest(target.url, form, proof, settings.format)
-
-    const send = (nonce: Option.Option<string>) =>
-      Effect.gen(function*() {
-        const sent = Option.isNone(settings.dpop) ? request : yield* Effect.mapError(
-          settings.dpop.value.prove(request, { token: Option.none(), nonce }),
-          (description) => failed("Secret", description)
-        )
-        const sentAt = yield* Clock.currentTimeMillis
-        const response = yield* Effect.mapError(
-          settings.execute(sent),
-          ({ description, isUnsent }) => failed("Transport", description, isUnsent)
-        )
-        const members = decodeMembers(response, {
-          endpoint,
-          attempts,
-          secrets: [...secrets, ...Option.toArray(Option.fromNullable(sent.headers["dpop"]))],
-          mapTokenResponse: settings.mapTokenResponse,
-          hint: hintFor(settings, target, secret)
-        })
-        return { sent, sentAt, response, members }
-      })
-
-    const first = yield* send(Option.none())
-    const repeat = yield* learned(settings.dpop, first.sent, first.response, first.members)
-    const { members, sentAt } = Option.isNone(repeat) ? first : yield* Effect.tap(
-      send(repeat.value.nonce),
-      ({ members, response, sent }) => learned(settings.dpop, sent, response, members)
+    const sent = Option.isNone(settings.dpop) ? request : yield* Effect.mapError(
+      settings.dpop.value.prove(request, { token: Option.none(), nonce }),
+      (description) => failed("Secret", description)
     )
-    return yield* pipe(
-      members,
-      Either.map((members): Received => ({
-        members,
-        sentAt,
-        endpoint,
-        requestedScope: Option.getOrElse(UrlParams.getFirst(given, "scope"), () => "")
-      })),
-      Either.mapLeft((error): Failed => ({ error, isUnsent: false }))
+    const sentAt = yield* Clock.currentTimeMillis
+    const response = yield* Effect.mapError(
+      settings.execute(sent),
+      ({ description, isUnsent }) => failed("Transport", description, isUnsent)
     )
+    const isDone = target.isBodyIgnored && response.status >= 200 && response.status < 300
+    const members = isDone ? Either.right({}) : decodeMembers(response, {
+      endpoint,
+      attempts,
+      secrets: [
+        ...Option.toArray(Option.map(secret, Redacted.value)),
+        ...(proof.authorization === undefined
+          ? []
+          : [proof.authorization, ...proof.authorization.split(" ").slice(1)]),
+        ...secretParams(form),
+        ...Option.toArray(Option.fromNullable(sent.headers["dpop"]))
+      ],
+      mapTokenResponse: settings.mapTokenResponse,
+      hint: hintFor(settings, target, secret)
+    })
+    const requestedScope = Option.getOrElse(UrlParams.getFirst(given, "scope"), () => "")
+    return { sent, sentAt, response, members, endpoint, requestedScope }
   })
+
+const resolveParams = (
+  params: Params,
+  failed: (description: string) => Failed
+): Effect.Effect<UrlParams.UrlParams, Failed> =>
+  Effect.catchAllCause(Effect.isEffect(params) ? params : Effect.succeed(params), (cause) =>
+    Effect.fail(pipe(
+      Cause.failureOption(cause),
+      Option.filter(isTokenError),
+      Option.match({
+        onNone: () => failed("The parameters of the token request could not be made"),
+        onSome: (error): Failed => ({ error, isUnsent: false })
+      })
+    )))
 
 /** A pushed authorization request names the client itself: nothing is sent twice. */
 const withProof = (given: UrlParams.UrlParams, proof: Readonly<Record<string, string>>): UrlParams.UrlParams =>
@@ -210,9 +224,7 @@ const withProof = (given: UrlParams.UrlParams, proof: Readonly<Record<string, st
 /** What a proof's key learns of a response: whether the request is worth a new proof. */
 const learned = (
   dpop: Option.Option<DPoP>,
-  sent: HttpClientRequest.HttpClientRequest,
-  response: RawResponse,
-  members: Either.Either<unknown, TokenError>
+  { members, response, sent }: Exchange
 ): Effect.Effect<Option.Option<{ readonly nonce: Option.Option<string> }>> =>
   Option.match(dpop, {
     onNone: () => Effect.succeedNone,

@@ -1,0 +1,265 @@
+/** The certified `oidc-provider`, for clients that prove themselves with keys, tokens bound to a key, and device codes. */
+import { FetchHttpClient, HttpClient, HttpClientError } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Layer, Option, Redacted, type Scope } from "effect"
+import { AccessToken, Alf, DeviceCodeGrant, TokenStorage } from "effect-alf"
+import * as ClientAssertion from "effect-alf/ClientAssertion"
+import * as DPoP from "effect-alf/DPoP"
+import * as TokenStorageRedis from "effect-alf/TokenStorage/Redis"
+import { exportJWK, exportPKCS8, generateKeyPair } from "jose"
+import { generateKeyPairSync, randomBytes } from "node:crypto"
+import { Provider } from "oidc-provider"
+import { vi } from "vitest"
+import { listen } from "../support/apiServer.ts"
+import { isMissing, redisServer } from "../support/servers.ts"
+
+const { privateKey: signingKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
+
+const secret = "a-secret-of-at-least-thirty-two-characters"
+
+type ClientMetadata = NonNullable<NonNullable<ConstructorParameters<typeof Provider>[1]>["clients"]>[number]
+
+/** A provider that demands nonces in proofs, and takes device codes; its user info is the API. */
+const authorizationServer = (client: Partial<ClientMetadata>): Effect.Effect<
+  { readonly issuer: string; readonly seen: ReadonlyArray<string> },
+  never,
+  Scope.Scope
+> =>
+  Effect.suspend(() => {
+    const seen: Array<string> = []
+    return Effect.map(
+      listen((issuer) => {
+        const warn = vi.spyOn(console, "warn").mockReturnValue()
+        const provider = new Provider(issuer, {
+          clients: [{
+            client_id: "client",
+            grant_types: ["client_credentials"],
+            redirect_uris: [],
+            response_types: [],
+            ...client
+          }],
+          clientAuthMethods: ["private_key_jwt", "client_secret_jwt", "none"],
+          cookies: { keys: ["test"] },
+          jwks: { keys: [{ ...signingKey.export({ format: "jwk" }), alg: "ES256", use: "sig" }] },
+          clientDefaults: { id_token_signed_response_alg: "ES256" },
+          findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+          enabledJWA: {
+            clientAuthSigningAlgValues: ["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519", "EdDSA", "HS256"],
+            dPoPSigningAlgValues: ["ES256", "EdDSA", "Ed25519"]
+          },
+          features: {
+            clientCredentials: { enabled: true },
+            deviceFlow: { enabled: true },
+            revocation: { enabled: true },
+            dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true }
+          },
+          ttl: {
+            AccessToken: 600,
+            ClientCredentials: 600,
+            DeviceCode: 600,
+            Grant: 600,
+            Interaction: 600,
+            RefreshToken: 600,
+            Session: 600,
+            IdToken: 600
+          }
+        })
+        warn.mockRestore()
+        const callback = provider.callback()
+        return (request, response) => {
+          seen.push(`${request.method} ${request.url?.split("?")[0]}`)
+          void callback(request, response)
+        }
+      }),
+      ({ url }) => ({ issuer: url, seen })
+    )
+  })
+
+const connect = <R = never>(
+  issuer: string,
+  options: Partial<Extract<Alf.Options<R>, { readonly issuer: string }>>
+) => Alf.make<R>({ clientId: "client", origins: [issuer], issuer, tokenRetry: { base: "1 millis" }, ...options })
+
+/** A client whose first two responses to token requests get lost after the server has seen the requests. */
+const losingTwo = Layer.map(FetchHttpClient.layer, (context) => context).pipe(
+  Layer.flatMap((context) =>
+    Layer.effect(
+      HttpClient.HttpClient,
+      Effect.map(HttpClient.HttpClient, (client) => {
+        let lost = 0
+        return HttpClient.transform(client, (effect, request) =>
+          Effect.flatMap(effect, (response) =>
+            request.url.endsWith("/token") && lost++ < 2
+              ? Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport" }))
+              : Effect.succeed(response)))
+      })
+    ).pipe(Layer.provide(Layer.succeedContext(context)))
+  )
+)
+
+describe("a client that signs assertions, at oidc-provider", () => {
+  it.scopedLive.each(["ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA"])(
+    "private_key_jwt by %s, PEM and JWK; each of three attempts has an assertion of its own",
+    (algorithm) =>
+      Effect.gen(function*() {
+        const { privateKey, publicKey } = yield* Effect.promise(() => generateKeyPair(algorithm, { extractable: true }))
+        const jwk = { ...(yield* Effect.promise(() => exportJWK(publicKey))), kid: "key-1", use: "sig" }
+        const keys = yield* Effect.promise(async () => [
+          await exportPKCS8(privateKey),
+          JSON.stringify({ ...await exportJWK(privateKey), kid: "key-1" })
+        ])
+        for (const key of keys) {
+          const { issuer, seen } = yield* authorizationServer({
+            token_endpoint_auth_method: "private_key_jwt",
+            jwks: { keys: [jwk] }
+          })
+          const { tokens } = yield* connect(issuer, {
+            clientAuthentication: ClientAssertion.privateKeyJwt({ key: Redacted.make(key), algorithm })
+          }).pipe(Effect.provide(losingTwo))
+          const token = yield* tokens.get
+          assert.strictEqual(token.type, "Bearer")
+          assert.lengthOf(seen.filter((request) => request === "POST /token"), 3)
+        }
+      })
+  )
+
+  it.scopedLive("client_secret_jwt", () =>
+    Effect.gen(function*() {
+      const { issuer } = yield* authorizationServer({
+        client_secret: secret,
+        token_endpoint_auth_method: "client_secret_jwt",
+        token_endpoint_auth_signing_alg: "HS256"
+      })
+      const { tokens } = yield* connect(issuer, {
+        clientSecret: Redacted.make(secret),
+        clientAuthentication: ClientAssertion.clientSecretJwt()
+      }).pipe(Effect.provide(losingTwo))
+      assert.strictEqual((yield* tokens.get).type, "Bearer")
+    }))
+
+  it.scopedLive("the wrong key is invalid_client, once", () =>
+    Effect.gen(function*() {
+      const [right, wrong] = yield* Effect.promise(() =>
+        Promise.all([generateKeyPair("ES256", { extractable: true }), generateKeyPair("ES256", { extractable: true })])
+      )
+      const { issuer, seen } = yield* authorizationServer({
+        token_endpoint_auth_method: "private_key_jwt",
+        jwks: { keys: [yield* Effect.promise(() => exportJWK(right.publicKey))] }
+      })
+      const key = Redacted.make(yield* Effect.promise(() => exportPKCS8(wrong.privateKey)))
+      const { tokens } = yield* connect(issuer, { clientAuthentication: ClientAssertion.privateKeyJwt({ key }) }).pipe(
+        Effect.provide(FetchHttpClient.layer)
+      )
+      const error = yield* Effect.flip(tokens.get)
+      assert.isTrue(error._tag === "TokenErrorResponse" && error.error === "invalid_client")
+      assert.lengthOf(seen.filter((request) => request === "POST /token"), 1)
+    }))
+})
+
+describe("tokens that are bound to a key, at oidc-provider with nonces", () => {
+  const bound = { token_endpoint_auth_method: "private_key_jwt", dpop_bound_access_tokens: true } as const
+
+  it.scopedLive("are got with a nonce, and shared by processes with the same key through Redis", () =>
+    Effect.gen(function*() {
+      if (isMissing("redis-server")) return
+      const { port } = yield* redisServer()
+      const client = yield* Effect.promise(() => generateKeyPair("ES256", { extractable: true }))
+      const proof = yield* Effect.promise(async () =>
+        exportPKCS8((await generateKeyPair("ES256", { extractable: true })).privateKey)
+      )
+      const { issuer, seen } = yield* authorizationServer({
+        ...bound,
+        jwks: { keys: [yield* Effect.promise(() => exportJWK(client.publicKey))] }
+      })
+      const key = Redacted.make(yield* Effect.promise(() => exportPKCS8(client.privateKey)))
+      const start = (dpop: NonNullable<Alf.Options["dpop"]>) =>
+        Effect.flatMap(
+          Layer.build(Layer.merge(FetchHttpClient.layer, TokenStorageRedis.layer({ port }))),
+          (context) =>
+            Effect.provide(
+              connect(issuer, { clientAuthentication: ClientAssertion.privateKeyJwt({ key }), dpop }),
+              context
+            )
+        )
+      const shared = DPoP.make({ key: Redacted.make(proof) })
+      const [first, second, other] = yield* Effect.all([start(shared), start(shared), start(DPoP.generate())])
+      const a = yield* first.tokens.get
+      assert.strictEqual(a.type, "DPoP")
+      assert.isTrue(AccessToken.isSame(a, yield* second.tokens.get))
+      assert.isFalse(AccessToken.isSame(a, yield* other.tokens.get))
+      // one that is refused for its nonce, and one that is not, for each key
+      assert.lengthOf(seen.filter((request) => request === "POST /token"), 4)
+    }))
+})
+
+/** A browser without scripts: it keeps cookies, follows redirects, and sends the first form of a page. */
+const makeReader = () => {
+  const cookies = new Map<string, string>()
+  const visit = async (
+    url: string,
+    form?: URLSearchParams
+  ): Promise<{ readonly url: string; readonly html: string }> => {
+    const response = await fetch(url, {
+      method: form === undefined ? "GET" : "POST",
+      redirect: "manual",
+      headers: { cookie: [...cookies].map(([name, value]) => `${name}=${value}`).join("; ") },
+      ...(form === undefined ? {} : { body: form })
+    })
+    for (const cookie of response.headers.getSetCookie()) {
+      const [, name = "", value = ""] = /^([^=]+)=([^;]*)/.exec(cookie) ?? []
+      cookies.set(name, value)
+    }
+    const location = response.headers.get("location")
+    const html = await response.text()
+    return location === null ? { url, html } : visit(new URL(location, url).href)
+  }
+  const submit = (page: { readonly url: string; readonly html: string }, typed: Readonly<Record<string, string>>) => {
+    const [, action = ""] = /<form[^>]*action="([^"]*)"/.exec(page.html) ?? []
+    const hidden = [...page.html.matchAll(/<input[^>]*type="hidden"[^>]*>/g)].map((
+      [input]
+    ) => [/name="([^"]*)"/.exec(input)?.[1] ?? "", /value="([^"]*)"/.exec(input)?.[1] ?? ""])
+    return visit(new URL(action, page.url).href, new URLSearchParams([...hidden, ...Object.entries(typed)]))
+  }
+  return { visit, submit }
+}
+
+describe("device codes, at oidc-provider", () => {
+  it.scopedLive(
+    "a person signs in on another device; the tokens are refreshed, and revoked at sign-out",
+    () =>
+      Effect.gen(function*() {
+        const { issuer, seen } = yield* authorizationServer({
+          application_type: "native",
+          token_endpoint_auth_method: "none",
+          grant_types: ["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"]
+        })
+        const shown = yield* Deferred.make<DeviceCodeGrant.DeviceCode>()
+        const { httpClient, tokens } = yield* connect<DeviceCodeGrant.DevicePrompt>(issuer, {
+          grant: DeviceCodeGrant.make({ scope: "openid offline_access", params: { prompt: "consent" } })
+        }).pipe(
+          Effect.provide(Layer.mergeAll(FetchHttpClient.layer, TokenStorage.layerMemory)),
+          Effect.provideService(DeviceCodeGrant.DevicePrompt, { show: (code) => Deferred.succeed(shown, code) })
+        )
+        const getting = yield* Effect.fork(tokens.get)
+        const { userCode, verificationUriComplete } = yield* Deferred.await(shown)
+        const { submit, visit } = makeReader()
+        yield* Effect.promise(async () => {
+          // the page sends the code by itself, and shows it again to be confirmed
+          let page = await submit(await visit(Option.getOrThrow(verificationUriComplete)), {})
+          assert.include(page.html, userCode)
+          page = await submit(page, {})
+          page = await submit(page, { login: "alice", password: "secret" })
+          page = await submit(page, {})
+          assert.match(page.html, /success/i)
+        })
+        const token = yield* getting
+        assert.isTrue(Option.isSome(token.refreshToken))
+        assert.strictEqual((yield* httpClient.get(`${issuer}/me`)).status, 200)
+        const renewed = yield* tokens.refresh(token)
+        assert.isFalse(AccessToken.isSame(token, renewed))
+        yield* tokens.revoke
+        assert.lengthOf(seen.filter((request) => request === "POST /token/revocation"), 2)
+      }),
+    60_000
+  )
+})
