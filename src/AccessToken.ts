@@ -31,7 +31,7 @@ export class AccessToken extends Schema.Class<AccessToken>("effect-alf/AccessTok
   scope: withDefault(Schema.Array(Schema.String), []),
   /** The moment the token request was sent: the lifetime is counted from here. */
   issuedAt: Schema.DateTimeUtcFromNumber,
-  /** The end of the token's life; none if the authorization server did not say. Defaults to none. */
+  /** The end of the token's life; `None` if the authorization server did not say, which is the default. */
   expiresAt: withDefault(Schema.OptionFromNullOr(Schema.DateTimeUtcFromNumber), Option.none()),
   /** What the next token can be had for (RFC 6749 §6). Defaults to none. */
   refreshToken: withDefault(Schema.OptionFromNullOr(Schema.Redacted(Schema.NonEmptyString)), Option.none()),
@@ -125,7 +125,7 @@ const decodeStored = Schema.decodeUnknownOption(
 export const encode = (self: AccessToken): string => encodeStored({ version: 2, token: self })
 
 /**
- * A token from the text that a storage kept; none if it was written by another version or by something else.
+ * A token from the text that a storage kept; `None` if another version or another program wrote it.
  *
  * @since 0.1.0
  * @category storage

@@ -218,7 +218,7 @@ export const layerFileSystem = (
  * stopped just then can be a second holder, which costs one more token request. `remove` compares in one step within the
  * process only.
  *
- * `KeyValueStore.layerFileSystem` writes in place, and files that everybody on the machine can read: whoever reads at
+ * `KeyValueStore.layerFileSystem` writes in place, and files that everybody on the machine can read: a process that reads at
  * that moment finds half a token, which counts as none. `layerFileSystem` does neither.
  *
  * @since 0.1.0

@@ -237,7 +237,7 @@ const leaseSeconds = (term: Duration.Duration): number => seconds(term) + 1
 
 interface Write {
   readonly value?: string
-  /** In seconds from now; 0 for ever. */
+  /** In seconds from now; 0 for no expiry. */
   readonly expiry?: number
   /** Refused if the key has another version by now. */
   readonly version?: Uint8Array

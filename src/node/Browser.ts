@@ -37,7 +37,7 @@ export const layer: Layer.Layer<Browser> = Layer.succeed(Browser, {
     Effect.zipRight(
       print(url),
       Effect.catchAll(
-        // imported here, so that whoever only prints the URL does without the package
+        // imported here, so that programs that only print the URL do without the package
         Effect.tryPromise(() => import("open").then(({ default: open }) => open(url.toString()))),
         () => Console.error("No browser could be opened (is the package \"open\" installed?): open the URL yourself")
       )

@@ -2,7 +2,7 @@
  * A person signs in through a browser, and the browser brings the token itself: the implicit grant (RFC 6749 §4.2).
  *
  * **RFC 9700 and OAuth 2.1 say not to use it**: the token passes through the browser's address bar, anyone who gets hold
- * of the answer has the token, and there is no refresh token. It is here for authorization servers that know nothing
+ * of the response has the token, and there is no refresh token. It is here for authorization servers that know nothing
  * else; where the server can do it, use `AuthorizationCodeGrant`.
  *
  * @since 0.1.0
@@ -62,12 +62,15 @@ export const make = (options: Options = {}): Grant<Browser> =>
     })
   })
 
-const decode = (answer: Readonly<Record<string, string | undefined>>, requestedScope: ReadonlyArray<string>) =>
+const decode = (response: Readonly<Record<string, string | undefined>>, requestedScope: ReadonlyArray<string>) =>
   Effect.flatMap(
     Clock.currentTimeMillis,
     (sentAt) =>
-      Effect.mapBoth(decodeToken(answer, { sentAt, requestedScope, defaultExpiresIn: Option.none(), isDPoP: false }), {
-        onFailure: (issue) => new AuthorizationError({ reason: "Failed", errorDescription: issue }),
-        onSuccess: ({ token }) => token
-      })
+      Effect.mapBoth(
+        decodeToken(response, { sentAt, requestedScope, defaultExpiresIn: Option.none(), isDPoP: false }),
+        {
+          onFailure: (issue) => new AuthorizationError({ reason: "Failed", errorDescription: issue }),
+          onSuccess: ({ token }) => token
+        }
+      )
   )

@@ -109,7 +109,7 @@ export interface Options {
   readonly clients?: ReadonlyArray<{ readonly id: string; readonly secret?: string | undefined }> | undefined
   /** The scopes that can be asked for; another one is an `invalid_scope`. Defaults to any. */
   readonly scopes?: ReadonlyArray<string> | undefined
-  /** How long a token lives. Infinity: for ever, and answers have no `expires_in`. Defaults to 1 hour. */
+  /** How long a token lives. With Infinity it does not expire, and responses have no `expires_in`. Defaults to 1 hour. */
   readonly expiresIn?: Duration.DurationInput | undefined
   /** Whether each token comes with a refresh token, which serves once (RFC 9700 §4.14.2). Defaults to false. */
   readonly refreshTokens?: boolean | undefined

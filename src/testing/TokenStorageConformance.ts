@@ -250,7 +250,7 @@ export const suite = (
         yield* Fiber.interrupt(holder)
       }))
 
-    test("lets one who waits for the exclusive section leave", (storage, other, key) =>
+    test("lets a caller that waits for the exclusive section leave", (storage, other, key) =>
       Effect.gen(function*() {
         const holder = yield* hold(storage, key)
         const waiting = yield* Effect.forEach([storage, other, storage, other], (storage) =>
@@ -302,7 +302,7 @@ const tokens = (): Readonly<Record<string, AccessToken>> => {
   }
 }
 
-/** Someone who has the exclusive section until he is interrupted. */
+/** Holds the exclusive section until it is interrupted. */
 const hold = (storage: Storage, key: string) =>
   Effect.gen(function*() {
     const entered = yield* Deferred.make<void>()

@@ -713,7 +713,7 @@ describe("the token endpoint", () => {
       )
     )))
 
-  it.effect("secrets that cannot be read, or take for ever, fail in time", () =>
+  it.effect("secrets that cannot be read, or that never come, fail in time", () =>
     Effect.gen(function*() {
       const read = (clientSecret: Effect.Effect<Redacted.Redacted, string>) =>
         Effect.gen(function*() {

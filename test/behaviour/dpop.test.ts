@@ -7,7 +7,7 @@ import * as DPoP from "effect-alf/DPoP"
 import { decodeJwt, decodeProtectedHeader, exportJWK, exportPKCS8, generateKeyPair } from "jose"
 import { inspect } from "node:util"
 import { dpopServer } from "../support/dpopServer.ts"
-import { json, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { goodToken, json, scripted } from "../support/scriptedClient.ts"
 
 const api = "https://api.test"
 
@@ -358,7 +358,7 @@ describe("a token that is bound to a key", () => {
       const server = scripted((request) =>
         request.url.startsWith("https://auth.test")
           ? json({ access_token: "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU", token_type: "DPoP" })
-          : tokenAnswer("")
+          : goodToken("")
       )
       yield* Effect.scoped(Effect.flatMap(connect(server), get))
       assert.strictEqual(

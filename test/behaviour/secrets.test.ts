@@ -34,7 +34,7 @@ import {
 } from "effect-alf"
 import { inspect } from "node:util"
 import { recordLogs, recordSpans } from "../support/recorders.ts"
-import { broken, json, type Received, type Scripted, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { broken, goodToken, json, type Received, type Scripted, scripted } from "../support/scriptedClient.ts"
 
 const clientId = "client &"
 const secret = "MARKED secret/&+\"é"
@@ -207,13 +207,13 @@ const ends: ReadonlyArray<
   ],
   [
     "an error beside a token",
-    () => tokenAnswer("MARKED-access", { error: "odd", refresh_token: "MARKED-refresh", id_token: "MARKED-id" }),
+    () => goodToken("MARKED-access", { error: "odd", refresh_token: "MARKED-refresh", id_token: "MARKED-id" }),
     {},
     "TokenErrorResponse"
   ],
   ["a redirect", () => new Response(null, { status: 302, headers: { location: api } }), {}, "TokenErrorResponse"],
   ["a success that is no token and echoes", (request) => new Response(echo(request)), {}, "InvalidTokenResponse"],
-  ["an access_token with a space", () => tokenAnswer("MARKED access"), {}, "InvalidTokenResponse"],
+  ["an access_token with a space", () => goodToken("MARKED access"), {}, "InvalidTokenResponse"],
   [
     "a connection that breaks, with an error that echoes",
     (request) => broken(request, new Error(echo(request), { cause: new Error(echo(request)) })),
@@ -223,7 +223,7 @@ const ends: ReadonlyArray<
   ["no answer in time", () => Effect.never, {}, "TokenRequestError"],
   [
     "a secret that cannot be read",
-    () => tokenAnswer("MARKED"),
+    () => goodToken("MARKED"),
     { clientSecret: Effect.fail(new Error("MARKED vault: no such secret", { cause: "MARKED" })) },
     "TokenRequestError"
   ]
@@ -280,7 +280,7 @@ describe("a program that goes well shows no secret", () => {
     const http = scripted((request) => {
       if (isAuth(request)) {
         issued++
-        return tokenAnswer(`MARKED-access-${issued}`, { expires_in: 100, refresh_token: `MARKED-refresh-${issued}` })
+        return goodToken(`MARKED-access-${issued}`, { expires_in: 100, refresh_token: `MARKED-refresh-${issued}` })
       }
       const { authorization } = request.headers
       return revoked.has(authorization)
@@ -396,9 +396,7 @@ describe("an error of the API shows no token", () => {
       it.effect(`${name}, ${flavour} client`, () =>
         Effect.gen(function*() {
           let issued = 0
-          const http = scripted((request) =>
-            isAuth(request) ? tokenAnswer(`MARKED-access-${++issued}`) : answer(request)
-          )
+          const http = scripted((request) => isAuth(request) ? goodToken(`MARKED-access-${++issued}`) : answer(request))
           const filtered = {
             ...http,
             layer: Layer.succeed(HttpClient.HttpClient, HttpClient.filterStatusOk(http.client))
@@ -412,7 +410,7 @@ describe("an error of the API shows no token", () => {
   it.effect("above the client either: a status that becomes an error there", () =>
     Effect.gen(function*() {
       const http = scripted((request) =>
-        isAuth(request) ? tokenAnswer("MARKED-access") : new Response("no", { status: 500 })
+        isAuth(request) ? goodToken("MARKED-access") : new Response("no", { status: 500 })
       )
       const program = Effect.flatMap(
         HttpClient.HttpClient,
@@ -462,7 +460,7 @@ const shapes: ReadonlyArray<readonly [string, (error: unknown, sent: string) => 
 describe("whatever shape the failure of a client below has", () => {
   for (const [shape, fail] of shapes) {
     const failing = (isFailing: (request: Received) => boolean) => {
-      const http = scripted(() => tokenAnswer("MARKED-access"))
+      const http = scripted(() => goodToken("MARKED-access"))
       const client = HttpClient.transform(http.client, (effect, request) => {
         const sent = JSON.stringify(request.headers)
         const error = new HttpClientError.RequestError({ request, reason: "Transport", cause: new Error(sent) })
@@ -503,7 +501,7 @@ describe("whatever shape the failure of a client below has", () => {
   it.effect("an error that holds one stays one of its class", () =>
     Effect.gen(function*() {
       const http = scripted((request) =>
-        isAuth(request) ? tokenAnswer("MARKED-access") : Effect.die(new Wrapped({ reason: request.headers }))
+        isAuth(request) ? goodToken("MARKED-access") : Effect.die(new Wrapped({ reason: request.headers }))
       )
       const exit = yield* watched(http, Effect.provide(typed, Alf.layer(options)))
       const [defect] = [...Cause.defects(Option.getOrThrow(Exit.causeOption(exit)))]

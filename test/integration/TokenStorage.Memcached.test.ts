@@ -145,7 +145,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
         assert.strictEqual(yield* stored(memcached, "lost:lease"), "another")
       }))
 
-    it.scopedLive("of one who was interrupted while he asked for it is given back", () =>
+    it.scopedLive("of a caller that was interrupted while it asked is given back", () =>
       Effect.gen(function*() {
         const memcached = yield* client
         const { exclusive } = yield* storage()

@@ -133,7 +133,7 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
         assert.strictEqual(yield* Effect.promise(() => redis.get("lost:lease")), "another")
       }))
 
-    it.scopedLive("of one who was interrupted while he asked for it is given back", () =>
+    it.scopedLive("of a caller that was interrupted while it asked is given back", () =>
       Effect.gen(function*() {
         const redis = yield* client
         const { exclusive } = yield* storage()

@@ -227,7 +227,7 @@ for (const [transport, layer] of transports) {
 
     const inBody: ReadonlyArray<FaultProxy.Fault> = ["cut", "cutReset"]
     it.scopedLive.each(inBody)(
-      "%s is a ResponseError of whoever reads the body, and costs no token request",
+      "%s is a ResponseError of the program that reads the body, and costs no token request",
       (fault) =>
         Effect.gen(function*() {
           const { api, authorizedHttpClient, call, tokenRequests } = yield* world()

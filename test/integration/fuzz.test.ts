@@ -9,7 +9,7 @@ import { Cause, Effect, Exit, FastCheck as fc, Layer, Logger, LogLevel, Redacted
 import { Alf, AuthorizedHttpClient, TokenError } from "effect-alf"
 import { inspect } from "node:util"
 import { deflateSync, gzipSync } from "node:zlib"
-import { json, type Received, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { goodToken, json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const secret = "MARKED-secret/&+\"é\\"
 const marks = ["MARKED", Buffer.from(secret).toString("base64"), Buffer.from(`client:${secret}`).toString("base64")]
@@ -300,7 +300,7 @@ describe("whatever comes from outside", () => {
         let failures = 0
         for (const [n, generated] of sample(response, 5_000).entries()) {
           const handler = (request: Received) =>
-            isAuth(request) ? tokenAnswer("MARKED-access") : answer(generated, "nothing of the request")
+            isAuth(request) ? goodToken("MARKED-access") : answer(generated, "nothing of the request")
           if (yield* check(handler, n % 2 === 0 ? get : getDropIn, describeResponse(generated, ""))) failures++
         }
         assert.isAbove(failures, 20)

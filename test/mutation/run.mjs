@@ -10,44 +10,80 @@ import { relative } from "node:path"
 
 const groups = {
   values: {
-    mutate: ["AccessToken", "ClientAuthentication", "Grant", "TokenError", "internal/digest"],
-    tests: ["AccessToken", "ClientAuthentication", "Grant", "TokenError"]
+    mutate: ["AccessToken", "ClientAuthentication", "Grant", "TokenError", "internal/digest", "internal/grantParams"],
+    tests: ["unit/AccessToken", "unit/ClientAuthentication", "unit/Grant", "unit/TokenError"]
   },
-  answers: {
-    mutate: ["internal/challenge", "internal/scrub", "internal/tokenAnswer", "internal/tokenResponse"],
-    tests: ["challenge", "scrub", "tokenAnswer", "tokenResponse", "TokenEndpoint"]
+  responses: {
+    mutate: [
+      "internal/http/challenges",
+      "internal/endpoint/redact",
+      "internal/endpoint/decodeToken",
+      "internal/endpoint/readTokenResponse"
+    ],
+    tests: ["unit/internal/challenges", "unit/internal/redact", "unit/internal/decodeToken", "unit/internal/readTokenResponse", "unit/TokenEndpoint"]
   },
-  endpoint: { mutate: ["TokenEndpoint"], tests: ["Alf", "TokenEndpoint"] },
+  endpoint: {
+    mutate: ["AuthorizationServer", "TokenEndpoint", "internal/endpoint/authenticatedRequest", "internal/endpoint/discovery"],
+    tests: ["unit/Alf", "unit/AuthorizationServer", "unit/TokenEndpoint"]
+  },
   states: {
-    mutate: ["internal/refusals", "internal/tokenState"],
-    tests: ["properties/refusals", "properties/tokenState"]
+    mutate: ["internal/http/rejections", "internal/http/on401", "internal/token/state"],
+    tests: ["behaviour/properties/rejections", "behaviour/properties/on401", "behaviour/properties/tokenState"]
   },
   service: {
-    mutate: ["TokenMetrics", "TokenService", "internal/guardedStorage", "internal/log", "internal/within"],
-    tests: ["TokenService"]
+    mutate: [
+      "TokenMetrics",
+      "TokenService",
+      "internal/token/guardedStorage",
+      "internal/token/sharedFetch",
+      "internal/token/running",
+      "internal/token/waiting",
+      "internal/log",
+      "internal/timeout"
+    ],
+    tests: ["unit/TokenService", "behaviour/flights"]
   },
   client: {
     mutate: [
       "Alf",
       "AuthorizedHttpClient",
-      "internal/answer",
-      "internal/configuration",
-      "internal/httpClientError",
-      "internal/origins"
+      "internal/http/middleware",
+      "internal/http/conceal",
+      "internal/http/redactedResponse",
+      "internal/options",
+      "internal/http/httpClientError",
+      "internal/http/origins"
     ],
-    tests: ["Alf", "AuthorizedHttpClient", "answer", "secrets"]
+    tests: ["unit/Alf", "unit/AuthorizedHttpClient", "unit/internal/conceal", "unit/internal/redactedResponse", "behaviour/secrets"]
+  },
+  keys: {
+    mutate: ["ClientAssertion", "DPoP", "internal/keys"],
+    tests: ["unit/ClientAssertion", "behaviour/dpop"]
+  },
+  resources: {
+    mutate: ["DeviceCodeGrant", "TokenPool", "ProtectedResource", "ClientRegistration", "internal/http/toFetch"],
+    tests: ["unit/DeviceCodeGrant", "unit/TokenPool", "unit/ProtectedResource", "unit/internal/toFetch"]
   },
   storage: {
-    mutate: ["TokenStorage", "internal/lease", "internal/leaseRecord", "internal/storageFiles", "internal/storageSeal"],
-    tests: ["TokenStorage", "TokenStorage.conformance"]
+    mutate: [
+      "TokenStorage",
+      "internal/storage/lease",
+      "internal/storage/leaseRecord",
+      "internal/storage/files",
+      "internal/storage/fileChecks",
+      "internal/storage/aesGcm"
+    ],
+    tests: ["unit/TokenStorage", "integration/TokenStorage.conformance"]
   },
   servers: {
-    mutate: ["TokenStorage/Memcached", "TokenStorage/Redis"],
-    tests: ["TokenStorage.Memcached", "TokenStorage.Redis"]
+    mutate: ["TokenStorage/Memcached", "TokenStorage/Redis", "TokenStorage/Sql"],
+    tests: ["integration/TokenStorage.Memcached", "integration/TokenStorage.Redis", "integration/TokenStorage.Sql"]
   },
   node: {
     mutate: ["node/**/*"],
-    tests: ["node/AuthorizationCodeGrant", "node/Browser", "node/ImplicitGrant", "node/loopback"]
+    tests: ["AuthorizationCodeGrant", "Browser", "ImplicitGrant", "loopback", "authorizationServer"].map(
+      (name) => `integration/node/${name}`
+    )
   }
 }
 

@@ -120,8 +120,8 @@ const macrotasks = Effect.async<void>((resume) => void setTimeout(() => setImmed
 /** Lets every fiber that can run do so, without moving the clock. */
 export const settle = Effect.repeatN(macrotasks, 4)
 
-/** One street over a scripted server, as a program with two APIs would make it. */
-export const street = (
+/** One pipeline over a scripted server, as a program with two APIs would make it. */
+export const pipeline = (
   server: Server,
   options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
 ) =>

@@ -4,7 +4,7 @@ import { calculateJwkThumbprint, EmbeddedJWK, type JWK, jwtVerify } from "jose"
 import { json, type Received, scripted } from "./scriptedClient.ts"
 
 export interface DPoPServer {
-  /** The nonce that each server demands; none if it demands none. */
+  /** The nonce that each server demands; absent if it demands none. */
   authNonce: string | undefined
   apiNonce: string | undefined
   /** Whether the API changes its nonce with each response. */

@@ -131,7 +131,7 @@ describe("timeToLive", () => {
     assert.strictEqual(Option.getOrThrow(AccessToken.timeToLive(make({ expiresAt: 3_000 }), 9_000)), 0)
   })
 
-  it("is for ever without an end, and with a refresh token", () => {
+  it("has no end without expiry, and with a refresh token", () => {
     assert.isTrue(Option.isNone(AccessToken.timeToLive(make(), 1_000)))
     assert.isTrue(Option.isNone(AccessToken.timeToLive(make({ expiresAt: 3_000, refreshToken: "r" }), 9_000)))
   })

@@ -27,7 +27,7 @@ import {
   TokenService
 } from "effect-alf"
 import { inspect } from "node:util"
-import { json, type Scripted, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { goodToken, json, type Scripted, scripted } from "../support/scriptedClient.ts"
 
 const auth = "https://auth.test/token"
 const api = "https://api.test"
@@ -42,7 +42,7 @@ const options = {
 /** A token endpoint that hands out `t1`, `t2`, … and an API that takes every token. */
 const servers = () => {
   let issued = 0
-  return scripted(({ url }) => url.startsWith("https://auth") ? tokenAnswer(`t${++issued}`) : json({ ok: true }))
+  return scripted(({ url }) => url.startsWith("https://auth") ? goodToken(`t${++issued}`) : json({ ok: true }))
 }
 
 const toAuth = (http: Scripted) => http.requests.filter(({ url }) => url.startsWith("https://auth"))
@@ -160,7 +160,7 @@ describe("layer", () => {
   it.effect("hands the windows on to the token service", () =>
     Effect.gen(function*() {
       let issued = 0
-      const http = scripted(() => tokenAnswer(`t${++issued}`, { expires_in: 1_000 }))
+      const http = scripted(() => goodToken(`t${++issued}`, { expires_in: 1_000 }))
       const tokens = yield* Layer.build(
         Alf.layer({ ...options, refreshAhead: 0, expiryLeeway: "40 seconds" })
       ).pipe(Effect.map(Context.get(TokenService.TokenService)), Effect.provide(http.layer))
@@ -179,7 +179,7 @@ describe("the token's life", () => {
     const revoked = new Set<string>()
     const http = scripted((request) =>
       request.url.startsWith("https://auth")
-        ? Effect.delay(Effect.sync(() => tokenAnswer(`t${++issued}`, members)), delay)
+        ? Effect.delay(Effect.sync(() => goodToken(`t${++issued}`, members)), delay)
         : json({}, { status: revoked.has(request.headers["authorization"] ?? "") ? 401 : 200 })
     )
     return { http, revoke: (token: string) => revoked.add(`Bearer ${token}`) }
@@ -536,7 +536,7 @@ describe("layerConfig", () => {
         clientId: Config.string("AUTH_ID"),
         clientSecret: Effect.sync(() => Redacted.make(`secret-${++reads}`))
       })
-      const http = scripted(() => tokenAnswer("t"))
+      const http = scripted(() => goodToken("t"))
       yield* Effect.gen(function*() {
         const tokens = yield* TokenService.TokenService
         assert.strictEqual(reads, 0)
@@ -579,9 +579,9 @@ describe("make", () => {
       >() {}
       const http = scripted(({ url }) =>
         url.startsWith("https://auth-b")
-          ? tokenAnswer("b")
+          ? goodToken("b")
           : url.startsWith("https://auth-s")
-          ? tokenAnswer("s")
+          ? goodToken("s")
           : json({})
       )
       const billing = Layer.scoped(

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Either, Fiber, Layer, Redacted, TestClock } from "effect"
 import { Alf, AuthorizationServer, ClientAuthentication, TokenError, TokenStorage } from "effect-alf"
 import { advancing, settle } from "../support/contract.ts"
-import { broken, json, type Received, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { broken, goodToken, json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const issuer = "https://auth.test/tenant/1"
 const urls = [
@@ -22,7 +22,7 @@ const serverWith = (documents: Readonly<Record<string, (n: number, request: Rece
   const http = scripted((request) => {
     const n = counts.get(request.url) ?? 0
     counts.set(request.url, n + 1)
-    if (request.url.endsWith("/token") && documents[request.url] === undefined) return tokenAnswer(`token-${n + 1}`)
+    if (request.url.endsWith("/token") && documents[request.url] === undefined) return goodToken(`token-${n + 1}`)
     return documents[request.url]?.(n, request) ?? new Response("no", { status: 404 })
   })
   return { ...http, urls: () => http.requests.map(({ url }) => url), count: (url: string) => counts.get(url) ?? 0 }
@@ -181,7 +181,7 @@ describe("the metadata of a client", () => {
       assert.deepStrictEqual(server.urls(), [urls[0], "https://auth.test/token"])
     }))
 
-  it.scoped("that cannot be found is an error of whoever needs a token; it is not cached, but the cooldown holds", () =>
+  it.scoped("that cannot be found is the error of every caller; it is not cached, but the cooldown holds", () =>
     Effect.gen(function*() {
       let isThere = false
       const server = serverWith({ [urls[0]]: () => isThere ? json(usual) : new Response("no", { status: 404 }) })

@@ -922,7 +922,7 @@ describe("AuthorizedHttpClient", () => {
         assert.strictEqual((yield* dropIn.get(users)).status, 200)
       }))
 
-    it.scoped("is let go of before Unauthorized, too", () =>
+    it.scoped("is discarded before Unauthorized, too", () =>
       Effect.gen(function*() {
         const bodies = [endless(kilobyte, 10_000, false), endless(kilobyte, 10_000, false)]
         const { client } = scripted((_, n) => unauthorized(bodies[n]!.body))

@@ -14,7 +14,7 @@ import {
 } from "jose"
 import { generateKeyPairSync } from "node:crypto"
 import { inspect } from "node:util"
-import { json, type Received, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { goodToken, json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const issuer = "https://auth.test/"
 const tokenEndpoint = "https://auth.test/token"
@@ -32,7 +32,7 @@ const layerOf = (options: Options) =>
 /** Gets a token with this authentication over a server that takes it at the `n`th attempt. */
 const run = (
   options: Options,
-  respond: (request: Received, n: number) => Response = () => tokenAnswer("token")
+  respond: (request: Received, n: number) => Response = () => goodToken("token")
 ) => {
   const http = scripted(respond)
   const get = Effect.flatMap(TokenService.TokenService, ({ get }) => get)
@@ -157,7 +157,7 @@ describe("privateKeyJwt", () => {
       const { key } = yield* pem("ES256")
       const world = run(
         { clientAuthentication: ClientAssertion.privateKeyJwt({ key, audience: "endpoint" }) },
-        (request) => request.url.endsWith("/revoke") ? new Response("") : tokenAnswer("token")
+        (request) => request.url.endsWith("/revoke") ? new Response("") : goodToken("token")
       )
       yield* Effect.provide(
         Effect.flatMap(TokenService.TokenService, ({ get, revoke }) => Effect.zipRight(get, Effect.ignore(revoke))),
@@ -197,7 +197,7 @@ describe("privateKeyJwt", () => {
       const key = Effect.sync(() => keys[Math.min(reads++, 1)]!.key)
       const world = run(
         { clientAuthentication: ClientAssertion.privateKeyJwt({ key }), tokenRetry: { times: 2, base: "1 millis" } },
-        (_, n) => n < 2 ? new Response("no", { status: 503 }) : tokenAnswer("token")
+        (_, n) => n < 2 ? new Response("no", { status: 503 }) : goodToken("token")
       )
       const fiber = yield* Effect.fork(world.get)
       for (let n = 0; n < 20; n++) {

@@ -3,7 +3,7 @@ import { Cause, Console, DateTime, Effect, Exit, Fiber, Layer, Option, Redacted,
 import { Alf, AuthorizationServer, DeviceCodeGrant, TokenError, TokenStorage } from "effect-alf"
 import { inspect } from "node:util"
 import { settle } from "../support/contract.ts"
-import { broken, json, type Received, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { broken, goodToken, json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const deviceUrl = "https://auth.test/device"
 const metadata = new AuthorizationServer.Metadata({
@@ -89,7 +89,7 @@ const run = <A, E>(effect: Effect.Effect<A, E>, seconds = 700) =>
 describe("DeviceCodeGrant", () => {
   it.scoped("asks for a code, shows it, and polls until there is a token", () =>
     Effect.gen(function*() {
-      const server = makeServer([pending, pending, () => tokenAnswer("token", { refresh_token: "refresh" })])
+      const server = makeServer([pending, pending, () => goodToken("token", { refresh_token: "refresh" })])
       const { clients, shown } = yield* connect(server, {
         scope: ["openid", "offline_access"],
         audience: "api",
@@ -126,7 +126,7 @@ describe("DeviceCodeGrant", () => {
 
   it.scoped("shows one code to a hundred fibers that need a token", () =>
     Effect.gen(function*() {
-      const server = makeServer([pending, () => tokenAnswer("token")])
+      const server = makeServer([pending, () => goodToken("token")])
       const { clients, shown } = yield* connect(server)
       const tokens = yield* run(
         Effect.all(Array.from({ length: 100 }, () => clients.tokens.get), { concurrency: "unbounded" })
@@ -139,8 +139,8 @@ describe("DeviceCodeGrant", () => {
   it.scoped("uses a refresh token before anybody is asked again, with scope and resource, without params", () =>
     Effect.gen(function*() {
       const server = makeServer([
-        () => tokenAnswer("token-1", { refresh_token: "refresh" }),
-        () => tokenAnswer("token-2")
+        () => goodToken("token-1", { refresh_token: "refresh" }),
+        () => goodToken("token-2")
       ])
       const { clients, shown } = yield* connect(server, {
         scope: "openid",
@@ -193,7 +193,7 @@ describe("DeviceCodeGrant", () => {
     for (const [name, members, polls, expected] of paces) {
       it.scoped(name, () =>
         Effect.gen(function*() {
-          const server = makeServer([...polls, () => tokenAnswer("token")], () =>
+          const server = makeServer([...polls, () => goodToken("token")], () =>
             json({ ...usual, expires_in: 600, ...members }))
           const { clients } = yield* connect(server)
           yield* run(clients.tokens.get)
@@ -248,7 +248,7 @@ describe("DeviceCodeGrant", () => {
 
     it.scoped("with the server's own error otherwise, and the next request shows a new code", () =>
       Effect.gen(function*() {
-        const server = makeServer([() => json({ error: "invalid_grant" }, { status: 400 }), () => tokenAnswer("token")])
+        const server = makeServer([() => json({ error: "invalid_grant" }, { status: 400 }), () => goodToken("token")])
         const { clients, shown } = yield* connect(server)
         const error = yield* Effect.flip(run(clients.tokens.get))
         assert.isTrue(error._tag === "TokenErrorResponse" && error.error === "invalid_grant")
@@ -319,7 +319,7 @@ describe("DeviceCodeGrant", () => {
     it.scoped("with an endless life is waited for for a day at most", () =>
       Effect.gen(function*() {
         const server = makeServer(
-          [() => tokenAnswer("token")],
+          [() => goodToken("token")],
           () => json({ ...usual, expires_in: 1e300, interval: 1 })
         )
         const { clients, shown } = yield* connect(server)
@@ -341,7 +341,7 @@ describe("DeviceCodeGrant", () => {
         const { clients: without } = yield* connect(server, {}, { metadata: bare })
         const unsupported = yield* Effect.flip(run(without.tokens.get, 5))
         assert.isTrue(unsupported._tag === "DiscoveryError" && unsupported.reason === "Unsupported")
-        const { clients: given } = yield* connect(makeServer([() => tokenAnswer("token")]), {
+        const { clients: given } = yield* connect(makeServer([() => goodToken("token")]), {
           deviceAuthorizationEndpoint: deviceUrl
         }, { metadata: bare })
         yield* run(given.tokens.get)
@@ -351,7 +351,7 @@ describe("DeviceCodeGrant", () => {
   it.scoped("does not wait for show, and interrupts it when the sign-in has ended", () =>
     Effect.gen(function*() {
       const interrupted = yield* Ref.make(false)
-      const server = makeServer([() => tokenAnswer("token")])
+      const server = makeServer([() => goodToken("token")])
       const { clients } = yield* connect(server, {}, {}, () =>
         Effect.onInterrupt(Effect.never, () =>
           Ref.set(interrupted, true)))
@@ -382,7 +382,7 @@ describe("DeviceCodeGrant", () => {
 
   it.scoped("people who share a storage have a token each by their account", () =>
     Effect.gen(function*() {
-      const server = makeServer([() => tokenAnswer("token")])
+      const server = makeServer([() => goodToken("token")])
       const storage = yield* Layer.build(TokenStorage.layerMemory)
       for (const account of [undefined, "ann", "bob", "ann"]) {
         const { clients } = yield* Effect.provide(connect(server, { account }), storage)

@@ -27,7 +27,7 @@ import {
 import { ClientAuthentication, TokenEndpoint, TokenError, TokenMetrics } from "effect-alf"
 import { inspect } from "node:util"
 import { recordLogs, recordSpans } from "../support/recorders.ts"
-import { broken, json, type Received, type Scripted, scripted, tokenAnswer } from "../support/scriptedClient.ts"
+import { broken, goodToken, json, type Received, type Scripted, scripted } from "../support/scriptedClient.ts"
 
 const url = "https://auth.test/token"
 const secret = "s3cret of %&+ \"quoted\"/slash"
@@ -106,7 +106,7 @@ const once: Overrides = { tokenRetry: { times: 0 } }
 describe("the request", () => {
   const sent = (overrides?: Overrides, form?: UrlParams.UrlParams) =>
     Effect.gen(function*() {
-      const http = scripted(() => tokenAnswer("t"))
+      const http = scripted(() => goodToken("t"))
       yield* request(http, overrides, form)
       assert.strictEqual(http.requests.length, 1)
       return http.requests[0] as Received
@@ -298,7 +298,7 @@ describe("the token", () => {
   it.effect("an odd expires_in logs one warning for all responses", () =>
     Effect.gen(function*() {
       const { layer, lines } = recordLogs()
-      const endpoint = yield* make(scripted(() => tokenAnswer("abc", { expires_in: -1 })))
+      const endpoint = yield* make(scripted(() => goodToken("abc", { expires_in: -1 })))
       yield* Effect.provide(Effect.repeatN(endpoint.request(params), 2), layer)
       assert.strictEqual(lines.filter(({ level }) => level === "WARN").length, 1)
     }))
@@ -333,7 +333,7 @@ describe("the token", () => {
   it.effect("its life counts from the moment the request was sent: elapsed time is subtracted", () =>
     Effect.gen(function*() {
       yield* TestClock.setTime(100_000)
-      const http = scripted(() => Effect.delay(Effect.sync(() => tokenAnswer("abc", { expires_in: 60 })), "3 seconds"))
+      const http = scripted(() => Effect.delay(Effect.sync(() => goodToken("abc", { expires_in: 60 })), "3 seconds"))
       const token = yield* eventually(request(http))
       assert.strictEqual(DateTime.toEpochMillis(token.issuedAt), 100_000)
       assert.strictEqual(DateTime.toEpochMillis(Option.getOrThrow(token.expiresAt)), 160_000)
@@ -341,7 +341,7 @@ describe("the token", () => {
 
   it.effect("its life counts from the attempt that brought it, not from the first, nor from the reading of the secret", () =>
     Effect.gen(function*() {
-      const http = timed((n) => n === 0 ? oauthError("server_error", 500) : tokenAnswer("abc", { expires_in: 60 }))
+      const http = timed((n) => n === 0 ? oauthError("server_error", 500) : goodToken("abc", { expires_in: 60 }))
       const token = yield* eventually(request(http, {
         clientSecret: Effect.delay(Effect.succeed(Redacted.make(secret)), "2 seconds"),
         tokenRetry: Schedule.spaced("10 seconds")
@@ -351,7 +351,7 @@ describe("the token", () => {
 
   it.effect("that has expired already when the answer arrives (a slow endpoint) is handed out with its true end", () =>
     Effect.gen(function*() {
-      const http = scripted(() => Effect.delay(Effect.sync(() => tokenAnswer("abc", { expires_in: 2 })), "5 seconds"))
+      const http = scripted(() => Effect.delay(Effect.sync(() => goodToken("abc", { expires_in: 2 })), "5 seconds"))
       const token = yield* eventually(request(http))
       assert.strictEqual(DateTime.toEpochMillis(Option.getOrThrow(token.expiresAt)), 2_000)
     }))
@@ -462,14 +462,14 @@ describe("an answer that is an error", () => {
 
   it.effect("200 with `error: null` is no error", () =>
     Effect.gen(function*() {
-      const token = yield* request(scripted(() => tokenAnswer("abc", { error: null, error_description: null })))
+      const token = yield* request(scripted(() => goodToken("abc", { error: null, error_description: null })))
       assert.strictEqual(Redacted.value(token.value), "abc")
     }))
 
   it.effect("200 with an `error` that is no text: TokenErrorResponse, never a decoding crash", () =>
     Effect.gen(function*() {
       for (const error of [42, { code: "x" }, ["x"], true]) {
-        const response = yield* errorResponse(request(scripted(() => tokenAnswer("abc", { error }))))
+        const response = yield* errorResponse(request(scripted(() => goodToken("abc", { error }))))
         assert.isUndefined(response.error)
         assert.include(response.body, JSON.stringify(error))
       }
@@ -478,7 +478,7 @@ describe("an answer that is an error", () => {
   it.effect("200 with an empty `error` beside a token is a success", () =>
     Effect.gen(function*() {
       for (const error of ["", false, 0, {}]) {
-        const token = yield* request(scripted(() => tokenAnswer("abc", { error })))
+        const token = yield* request(scripted(() => goodToken("abc", { error })))
         assert.strictEqual(Redacted.value(token.value), "abc")
       }
     }))
@@ -728,7 +728,7 @@ describe("retries", () => {
 
   it.effect("end with the first success", () =>
     Effect.gen(function*() {
-      const http = timed((n) => n < 2 ? proxyPage(503) : tokenAnswer("abc"))
+      const http = timed((n) => n < 2 ? proxyPage(503) : goodToken("abc"))
       const token = yield* eventually(request(http))
       assert.strictEqual(Redacted.value(token.value), "abc")
       assert.strictEqual(http.requests.length, 3)
@@ -736,7 +736,7 @@ describe("retries", () => {
 
   it.effect("begin afresh with the next call", () =>
     Effect.gen(function*() {
-      const http = timed((n) => n < 4 ? proxyPage(503) : tokenAnswer("abc"))
+      const http = timed((n) => n < 4 ? proxyPage(503) : goodToken("abc"))
       const endpoint = yield* make(http)
       const error = yield* errorResponse(endpoint.request(params))
       assert.strictEqual(error.attempts, 4)
@@ -1004,9 +1004,7 @@ describe("the time-out", () => {
 
   it.effect("is tokenTimeout, for each attempt anew", () =>
     Effect.gen(function*() {
-      const http = timed((n) =>
-        n < 2 ? Effect.never : Effect.delay(Effect.sync(() => tokenAnswer("abc")), "1900 millis")
-      )
+      const http = timed((n) => n < 2 ? Effect.never : Effect.delay(Effect.sync(() => goodToken("abc")), "1900 millis"))
       const token = yield* eventually(request(http, { tokenTimeout: "2 seconds" }))
       assert.strictEqual(Redacted.value(token.value), "abc")
       assert.strictEqual(http.requests.length, 3)
@@ -1020,7 +1018,7 @@ describe("the time-out", () => {
       assert.isTrue(yield* Deferred.isDone(interrupted))
     }))
 
-  it.effect("covers the body: an answer that stalls half-way is given up, and its connection let go of", () =>
+  it.effect("covers the body: an answer that stalls half-way is given up, and its connection closed", () =>
     Effect.gen(function*() {
       let isCancelled = false
       const http = scripted(() =>
@@ -1042,7 +1040,7 @@ describe("the time-out", () => {
 
   it.effect("covers a secret Effect that hangs", () =>
     Effect.gen(function*() {
-      const http = scripted(() => tokenAnswer("abc"))
+      const http = scripted(() => goodToken("abc"))
       const error = yield* failure(request(http, { clientSecret: Effect.never, tokenRetry: { times: 1 } }))
       assert.instanceOf(error, TokenError.TokenRequestError)
       assert.strictEqual(error.reason, "Timeout")
@@ -1055,7 +1053,7 @@ describe("the time-out", () => {
       const stuck = Effect.uninterruptible(Effect.never)
       for (
         const [http, overrides] of [
-          [scripted(() => tokenAnswer("abc")), { clientSecret: stuck }],
+          [scripted(() => goodToken("abc")), { clientSecret: stuck }],
           [scripted(() => stuck), {}]
         ] as const
       ) {
@@ -1088,7 +1086,7 @@ describe("the secret", () => {
     Effect.gen(function*() {
       const counter = yield* Ref.make(0)
       const clientSecret = Effect.map(Ref.updateAndGet(counter, (n) => n + 1), (n) => Redacted.make(`secret-${n}`))
-      const http = timed((n) => n < 2 ? proxyPage(503) : tokenAnswer("abc"))
+      const http = timed((n) => n < 2 ? proxyPage(503) : goodToken("abc"))
       const endpoint = yield* make(http, { clientSecret })
       assert.strictEqual(yield* Ref.get(counter), 0, "not read before it is needed")
       yield* eventually(endpoint.request(params))
@@ -1103,7 +1101,7 @@ describe("the secret", () => {
 
   it.effect("that cannot be read: TokenRequestError with reason Secret, whose text is not shown", () =>
     Effect.gen(function*() {
-      const http = scripted(() => tokenAnswer("abc"))
+      const http = scripted(() => goodToken("abc"))
       const error = yield* failure(request(http, { ...once, clientSecret: Effect.fail(new Error("MARKED vault")) }))
       assert.instanceOf(error, TokenError.TokenRequestError)
       assert.strictEqual(error.reason, "Secret")
@@ -1121,7 +1119,7 @@ describe("the secret", () => {
         Ref.updateAndGet(counter, (n) => n + 1),
         (n) => n < 3 ? Effect.fail("vault is sealed") : Effect.succeed(Redacted.make("open"))
       )
-      const http = scripted(() => tokenAnswer("abc"))
+      const http = scripted(() => goodToken("abc"))
       yield* eventually(request(http, { clientSecret }))
       assert.strictEqual(http.requests.length, 1)
       assert.strictEqual(yield* Ref.get(counter), 3)
@@ -1129,7 +1127,7 @@ describe("the secret", () => {
 
   it.effect("whose Effect dies is a secret that cannot be read: the defect's text is not shown", () =>
     Effect.gen(function*() {
-      const http = scripted(() => tokenAnswer("abc"))
+      const http = scripted(() => goodToken("abc"))
       const clientSecret = Effect.promise(() => Promise.reject(new Error("MARKED vault")))
       const exit = yield* eventually(Effect.exit(request(http, { ...once, clientSecret })))
       assert.notInclude(inspect(exit, { depth: Infinity, showHidden: true }), "MARKED")
@@ -1341,7 +1339,7 @@ describe("a client that turns statuses into errors (filterStatusOk below)", () =
 
   it.effect("gives a token as the client below it does", () =>
     Effect.gen(function*() {
-      const token = yield* request(filtered(scripted(() => tokenAnswer("abc"))))
+      const token = yield* request(filtered(scripted(() => goodToken("abc"))))
       assert.strictEqual(Redacted.value(token.value), "abc")
     }))
 
@@ -1365,7 +1363,7 @@ describe("a client that turns statuses into errors (filterStatusOk below)", () =
 
   it.effect("a client that sets headers or a base URL of its own is used as it is", () =>
     Effect.gen(function*() {
-      const http = scripted(() => tokenAnswer("abc"))
+      const http = scripted(() => goodToken("abc"))
       const client = HttpClient.mapRequest(http.client, HttpClientRequest.setHeader("x-tenant", "blue"))
       yield* request({ ...http, client, layer: Layer.succeed(HttpClient.HttpClient, client) })
       assert.strictEqual(http.requests[0]?.headers["x-tenant"], "blue")
@@ -1374,7 +1372,7 @@ describe("a client that turns statuses into errors (filterStatusOk below)", () =
 
 describe("identity", () => {
   const identity = (overrides?: Overrides) =>
-    Effect.map(make(scripted(() => tokenAnswer("abc")), overrides), (endpoint) => endpoint.identity)
+    Effect.map(make(scripted(() => goodToken("abc")), overrides), (endpoint) => endpoint.identity)
 
   it.effect("is the same for the same endpoint, client and method, whatever the secret", () =>
     Effect.gen(function*() {
@@ -1423,7 +1421,7 @@ describe("what is seen", () => {
     Effect.gen(function*() {
       const none = { success: 0, TokenErrorResponse: 0, TokenRequestError: 0, InvalidTokenResponse: 0 }
       assert.deepStrictEqual(
-        yield* counted(request(timed((n) => n < 2 ? proxyPage(503) : tokenAnswer("abc")))),
+        yield* counted(request(timed((n) => n < 2 ? proxyPage(503) : goodToken("abc")))),
         { ...none, success: 1, TokenErrorResponse: 2 }
       )
       assert.deepStrictEqual(
@@ -1442,7 +1440,7 @@ describe("what is seen", () => {
 
   it.effect("the metrics are called alf_token_requests (tag outcome) and alf_token_request_duration", () =>
     Effect.gen(function*() {
-      yield* request(scripted(() => tokenAnswer("abc")))
+      yield* request(scripted(() => goodToken("abc")))
       const names = (yield* Metric.snapshot).map(({ metricKey }) =>
         [metricKey.name, ...metricKey.tags.map(({ key, value }) => `${key}=${value}`)].join(" ")
       )
@@ -1454,7 +1452,7 @@ describe("what is seen", () => {
     Effect.gen(function*() {
       const before = yield* Metric.value(TokenMetrics.tokenRequestDuration)
       const http = scripted((_, n) =>
-        Effect.delay(Effect.sync(() => n === 0 ? proxyPage(503) : tokenAnswer("abc")), "2 seconds")
+        Effect.delay(Effect.sync(() => n === 0 ? proxyPage(503) : goodToken("abc")), "2 seconds")
       )
       yield* eventually(request(http))
       const after = yield* Metric.value(TokenMetrics.tokenRequestDuration)
@@ -1497,7 +1495,7 @@ describe("what is seen", () => {
   it.effect("a debug log line for each attempt, annotated with package and module; none at info", () =>
     Effect.gen(function*() {
       const { layer, lines } = recordLogs()
-      const http = timed((n) => n === 0 ? proxyPage(503) : tokenAnswer("abc"))
+      const http = timed((n) => n === 0 ? proxyPage(503) : goodToken("abc"))
       yield* Effect.provide(eventually(request(http)), layer)
       assert.deepStrictEqual(lines.map(({ message }) => message), [
         `token request {"endpoint":"${url}","outcome":"TokenErrorResponse"}`,
@@ -1513,7 +1511,7 @@ describe("what is seen", () => {
   it.effect("one span TokenEndpoint.request around all attempts, within the caller's", () =>
     Effect.gen(function*() {
       const { layer, named, spans } = recordSpans()
-      const http = timed((n) => n === 0 ? proxyPage(503) : tokenAnswer("abc"))
+      const http = timed((n) => n === 0 ? proxyPage(503) : goodToken("abc"))
       yield* eventually(request(http, { tokenEndpoint: `${url}?key=hidden` })).pipe(
         Effect.withSpan("caller"),
         Effect.provide(layer)

@@ -517,7 +517,7 @@ describe("TokenService", () => {
     })
 
     for (const token of ["fixed", Redacted.make("fixed")]) {
-      it.effect(`layerStatic is one token for ever, given as a ${typeof token}`, () =>
+      it.effect(`layerStatic is one token without end, given as a ${typeof token}`, () =>
         Effect.gen(function*() {
           const service = yield* TokenService.TokenService
           const first = yield* service.get

@@ -365,7 +365,7 @@ describe("layerKeyValueStore", () => {
       assert.strictEqual(yield* store.size, 1)
     }).pipe(Effect.provide(KeyValueStore.layerMemory)))
 
-  it.scopedLive("the lease of one who died is taken when its term is over", () =>
+  it.scopedLive("the lease of a dead holder is taken when its term is over", () =>
     Effect.gen(function*() {
       const store = yield* KeyValueStore.KeyValueStore
       const { exclusive } = yield* build(TokenStorage.layerKeyValueStore())
@@ -723,7 +723,7 @@ describe("layerFileSystem", () => {
       })
     ))
 
-  it.scopedLive("the lease of one who died is taken when its term is over, by one of those who wait", () =>
+  it.scopedLive("the lease of a dead holder is taken when its term is over, by one of those who wait", () =>
     withFolder((folder, fs) =>
       Effect.gen(function*() {
         yield* fs.makeDirectory(folder, { recursive: true })
@@ -790,7 +790,7 @@ describe("layerFileSystem", () => {
       })
     ))
 
-  it.scopedLive("the lease of one who was interrupted while he took it is given back", () =>
+  it.scopedLive("the lease of a caller that was interrupted while it took it is given back", () =>
     withFolder((folder, fs) =>
       Effect.gen(function*() {
         const { exclusive } = yield* storage(folder)

@@ -15,7 +15,7 @@ export interface Memory {
 interface Budget {
   readonly left: number
   readonly since: number
-  /** The rejected token that was paid for last: whoever else carried it pays nothing. */
+  /** The rejected token that was paid for last: other requests that carried it pay nothing. */
   readonly paid: AccessToken | undefined
 }
 

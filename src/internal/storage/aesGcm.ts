@@ -11,7 +11,7 @@ import { issue } from "../options.ts"
 export interface Seal {
   /** The text under the first key, bound to `context`: base64url of a random nonce and the ciphertext. */
   readonly close: (text: string, context: string) => Effect.Effect<string>
-  /** The text again; none if it was closed with another key or another context, or was never closed. */
+  /** The text again; `None` if another key or context closed it, or none did. */
   readonly open: (closed: string, context: string) => Effect.Effect<Option.Option<string>>
 }
 

@@ -7,7 +7,7 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 
-/** What those who wait get; none if they have to ask again. */
+/** What those who wait get; `None` if they have to ask again. */
 type Outcome<A, E> = Exit.Exit<Option.Option<A>, E>
 
 export interface Waiting<A, E> {
@@ -25,7 +25,7 @@ export const end = <A, E>(waiting: Waiting<A, E>, exit: Option.Option<Exit.Exit<
   for (const caller of Array.from(waiting.callers)) caller(outcome)
 }
 
-/** Waits no longer than this; none if that was too short. It ends even where the caller cannot be interrupted. */
+/** Waits no longer than this; `None` if that was too short. It ends even where the caller cannot be interrupted. */
 export const wait = <A, E, R>(
   waiting: Waiting<A, E>,
   millis: number,

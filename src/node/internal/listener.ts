@@ -14,7 +14,7 @@ import { AuthorizationError, type TokenError } from "../../TokenError.ts"
 import * as Page from "./page.ts"
 
 /** The parameters of an authorization response (RFC 6749 §4.1.2, §4.2.2), each of them once. */
-export type Answer = Readonly<Record<string, string | undefined>>
+export type AuthorizationResponse = Readonly<Record<string, string | undefined>>
 
 export type RedirectHost = "127.0.0.1" | "::1" | "localhost"
 
@@ -26,7 +26,7 @@ export interface Listener {
   /** Where the answer stands in the redirect URI. */
   readonly part: "query" | "fragment"
   /** Takes an answer, and gives the page that is shown to who brought it. */
-  readonly receive: (answer: Answer, redirectUri: string) => Effect.Effect<Page.Page>
+  readonly receive: (response: AuthorizationResponse, redirectUri: string) => Effect.Effect<Page.Page>
 }
 
 /** A browser may take either address for `localhost`, so both have to be ours. */

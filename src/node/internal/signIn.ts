@@ -26,7 +26,7 @@ import {
   type TokenError
 } from "../../TokenError.ts"
 import { Browser } from "../Browser.ts"
-import { type Answer, type RedirectHost, redirectUriAt, withListener } from "./listener.ts"
+import { type AuthorizationResponse, type RedirectHost, redirectUriAt, withListener } from "./listener.ts"
 import * as Page from "./page.ts"
 
 /** What both grants ask for. */
@@ -79,8 +79,8 @@ export interface Flow {
   readonly begin: Effect.Effect<{
     /** Parameters of the authorization request. */
     readonly params: Readonly<Record<string, string>>
-    /** What follows from a response that is no error; none if it is malformed. */
-    readonly read: (answer: Answer, request: Request) => Option.Option<Next>
+    /** What follows from a response that is no error; `None` if it is malformed. */
+    readonly read: (response: AuthorizationResponse, request: Request) => Option.Option<Next>
   }>
 }
 
@@ -217,7 +217,7 @@ const isPath = (text: string): boolean => /^\/(?!\/)/.test(text) && new URL(text
 interface Target {
   readonly endpoint: URL
   readonly clientId: string
-  /** The issuer that a response must not contradict; none if it is not known. */
+  /** The issuer that a response must not contradict; absent if it is not known. */
   readonly issuer: string | undefined
   /** Whether a response has to name it. */
   readonly isIssuerRequired: boolean
@@ -261,7 +261,7 @@ const locate = (
     }
   })
 
-/** Opens the browser, waits for the answer, and does what follows from it. */
+/** Opens the browser, waits for the response, and does what follows from it. */
 const signIn = (
   settings: Settings,
   target: Target
@@ -272,15 +272,15 @@ const signIn = (
     const outer = yield* Effect.scope
     const state = randomText(16)
     const { params, read } = yield* flow.begin
-    const answered = yield* Deferred.make<Next>()
+    const responded = yield* Deferred.make<Next>()
     const outcome = yield* Deferred.make<Page.Page>()
 
-    const receive = (answer: Answer, redirectUri: string): Effect.Effect<Page.Page> => {
-      if (!isSame(answer["state"] ?? "", state)) return Effect.succeed(Page.expired)
-      return Option.match(Option.orElse(refusal(answer, target), () => read(answer, { redirectUri, scope })), {
+    const receive = (response: AuthorizationResponse, redirectUri: string): Effect.Effect<Page.Page> => {
+      if (!isSame(response["state"] ?? "", state)) return Effect.succeed(Page.expired)
+      return Option.match(Option.orElse(refusal(response, target), () => read(response, { redirectUri, scope })), {
         onNone: () => Effect.succeed(Page.malformed),
         // the window shows how it ended, so it waits for the end
-        onSome: (next) => Effect.zipRight(Deferred.succeed(answered, next), Deferred.await(outcome))
+        onSome: (next) => Effect.zipRight(Deferred.succeed(responded, next), Deferred.await(outcome))
       })
     }
 
@@ -298,7 +298,7 @@ const signIn = (
         // it may stay until it has seen the last page, and that page comes from the listener
         const opened = yield* Effect.forkIn(browser.open(url), outer)
         return yield* pipe(
-          Deferred.await(answered),
+          Deferred.await(responded),
           Effect.raceFirst(Effect.zipRight(Fiber.join(opened), Effect.never)),
           Effect.raceFirst(process.stderr.isTTY ? countdown(timeout, redirectUri) : Effect.never),
           Effect.timeoutFail({
@@ -346,8 +346,8 @@ const push = (params: UrlParams.UrlParams): Effect.Effect<string, TokenError, Au
   })
 
 /** The end that a response brings by itself: it comes from another server, or it is an error. */
-const refusal = (answer: Answer, { isIssuerRequired, issuer }: Target): Option.Option<Next> => {
-  const { iss } = answer
+const refusal = (response: AuthorizationResponse, { isIssuerRequired, issuer }: Target): Option.Option<Next> => {
+  const { iss } = response
   const isOther = issuer !== undefined && (iss === undefined ? isIssuerRequired : iss !== issuer)
   if (isOther) {
     return Option.some(
@@ -361,7 +361,7 @@ const refusal = (answer: Answer, { isIssuerRequired, issuer }: Target): Option.O
       )
     )
   }
-  const { error, error_description: description } = answer
+  const { error, error_description: description } = response
   return error === undefined || error === "" ? Option.none() : Option.some(
     Effect.fail(
       new AuthorizationError({
@@ -395,7 +395,7 @@ const lastPage = (exit: Exit.Exit<AccessToken, TokenError>): Page.Page => {
 /** Tells once a minute that somebody is waited for. */
 const countdown = (left: Duration.Duration, redirectUri: string): Effect.Effect<never> =>
   Console.error(
-    `Waiting for the sign-in in the browser, ${Duration.format(left)} left (the answer comes to ${redirectUri})`
+    `Waiting for the sign-in in the browser, ${Duration.format(left)} left (the response comes to ${redirectUri})`
   ).pipe(
     Effect.zipRight(Effect.sleep("1 minute")),
     Effect.zipRight(

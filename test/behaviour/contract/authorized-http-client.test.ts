@@ -31,11 +31,11 @@ import {
   bearer,
   bearers,
   json,
+  pipeline,
   type Script,
   serve,
   type Server,
   settle,
-  street,
   text,
   tokenEndpoint,
   transportError,
@@ -58,7 +58,7 @@ describe("where the token goes", () => {
   it.scoped("to the listed origins, with default ports spelled or not", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { httpClient } = yield* street(server, {
+      const { httpClient } = yield* pipeline(server, {
         origins: ["https://a.example", new URL("https://b.example:8443/base")]
       })
       for (
@@ -92,7 +92,7 @@ describe("where the token goes", () => {
   it.scoped("others pass untouched, without a token request", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const { httpClient, authorizedHttpClient } = yield* street(server)
+      const { httpClient, authorizedHttpClient } = yield* pipeline(server)
       const request = HttpClientRequest.get("https://other.example/x").pipe(
         HttpClientRequest.setHeader("authorization", "mine")
       )
@@ -105,7 +105,7 @@ describe("where the token goes", () => {
   it.scoped("\"any\" is every https or loopback URL", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { httpClient } = yield* street(server, { origins: "any" })
+      const { httpClient } = yield* pipeline(server, { origins: "any" })
       for (
         const url of [
           "https://x.example",
@@ -124,7 +124,7 @@ describe("where the token goes", () => {
   it.scoped("the caller's Authorization is replaced", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       yield* httpClient.execute(HttpClientRequest.get(api).pipe(HttpClientRequest.basicAuth("a", "b")))
       assert.deepStrictEqual(bearers(server), ["Bearer token-1"])
     }))
@@ -132,7 +132,7 @@ describe("where the token goes", () => {
   it.scoped("a relative URL is refused with words", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { httpClient, authorizedHttpClient } = yield* street(server)
+      const { httpClient, authorizedHttpClient } = yield* pipeline(server)
       for (const client of [httpClient, authorizedHttpClient]) {
         const error = yield* Effect.flip(client.get("/things"))
         assert.strictEqual(error._tag, "RequestError")
@@ -154,7 +154,7 @@ describe("where the token goes", () => {
             ? new Response(null, { status: 302, headers: { location: "https://elsewhere.example/x" } })
             : json({})
       })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       yield* HttpClient.followRedirects(httpClient, 3).get(`${api}/x`)
       assert.deepStrictEqual(bearers(server), ["Bearer token-1", undefined])
     }))
@@ -162,7 +162,7 @@ describe("where the token goes", () => {
   it.scoped("no token, no request", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => json({ error: "invalid_scope" }, { status: 400 }) })
-      const { httpClient, authorizedHttpClient } = yield* street(server)
+      const { httpClient, authorizedHttpClient } = yield* pipeline(server)
       const error = yield* Effect.flip(authorizedHttpClient.get(api))
       assert.strictEqual(error._tag, "TokenErrorResponse")
       yield* Effect.flip(httpClient.get(api))
@@ -174,7 +174,7 @@ describe("401", () => {
   it.scoped("refreshes and replays once", () =>
     Effect.gen(function*() {
       const server = serve({ api: accepting(new Set(["token-2"])) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const response = yield* httpClient.get(`${api}/x?y=1`)
       assert.strictEqual(response.status, 200)
       assert.deepStrictEqual(bearers(server), ["Bearer token-1", "Bearer token-2"])
@@ -185,13 +185,13 @@ describe("401", () => {
   it.scoped("twice is the answer: a response from the drop-in, Unauthorized from the typed", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const dropIn = yield* street(server)
+      const dropIn = yield* pipeline(server)
       const response = yield* dropIn.httpClient.get(api)
       assert.strictEqual(response.status, 401)
       assert.strictEqual(yield* response.text, "no")
       assert.strictEqual(server.apiRequests.length, 2)
 
-      const typed = yield* street(server)
+      const typed = yield* pipeline(server)
       const error = yield* Effect.flip(typed.authorizedHttpClient.post(`${api}/x?secret=1#f`))
       assert.instanceOf(error, AuthorizedHttpClient.Unauthorized)
       if (error._tag !== "Unauthorized") return
@@ -215,7 +215,7 @@ describe("401", () => {
             api: () =>
               new Response(null, { status: 401, headers: value === undefined ? {} : { "www-authenticate": value } })
           })
-          const { authorizedHttpClient } = yield* street(server)
+          const { authorizedHttpClient } = yield* pipeline(server)
           const error = yield* Effect.flip(authorizedHttpClient.get(api))
           return error._tag === "Unauthorized" ? error.challenges.map((_) => _.scheme.toLowerCase()) : error._tag
         })
@@ -230,7 +230,7 @@ describe("401", () => {
 
   it.scoped("can be caught by its tag", () =>
     Effect.gen(function*() {
-      const { authorizedHttpClient } = yield* street(serve({ api: unauthorized }))
+      const { authorizedHttpClient } = yield* pipeline(serve({ api: unauthorized }))
       const said = yield* authorizedHttpClient.get(api).pipe(
         Effect.as("response"),
         Effect.catchTag("Unauthorized", (error) => Effect.succeed(`${error.method} ${error.status}`))
@@ -241,7 +241,7 @@ describe("401", () => {
   it.scoped("of a client under filterStatusOk is one too", () =>
     Effect.gen(function*() {
       const server = serve({ api: accepting(new Set(["token-2"])) })
-      const { httpClient, authorizedHttpClient } = yield* street(
+      const { httpClient, authorizedHttpClient } = yield* pipeline(
         { ...server, layer: Layer.succeed(HttpClient.HttpClient, HttpClient.filterStatusOk(server.client)) }
       )
       assert.strictEqual((yield* httpClient.get(api)).status, 200)
@@ -253,7 +253,7 @@ describe("401", () => {
         ...refusing,
         layer: Layer.succeed(HttpClient.HttpClient, HttpClient.filterStatusOk(refusing.client))
       }
-      const error = yield* Effect.flip((yield* street(below)).authorizedHttpClient.get(api))
+      const error = yield* Effect.flip((yield* pipeline(below)).authorizedHttpClient.get(api))
       assert.strictEqual(error._tag, "Unauthorized")
       assert.strictEqual(refusing.apiRequests.length, 2)
     }))
@@ -264,7 +264,7 @@ describe("401", () => {
         api: unauthorized,
         token: (_, n) => n === 1 ? bearer("t1") : json({ error: "unauthorized_client" }, { status: 400 })
       })
-      const { authorizedHttpClient } = yield* street(server)
+      const { authorizedHttpClient } = yield* pipeline(server)
       const error = yield* Effect.flip(authorizedHttpClient.get(api))
       assert.strictEqual(error._tag === "TokenErrorResponse" ? error.error : error._tag, "unauthorized_client")
       assert.strictEqual(server.apiRequests.length, 1)
@@ -273,7 +273,7 @@ describe("401", () => {
   it.scoped("replays once with the same token if the endpoint hands it out again", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => bearer("same"), api: (_, n) => n === 1 ? unauthorized() : json({}) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       assert.strictEqual((yield* httpClient.get(api)).status, 200)
       assert.deepStrictEqual(bearers(server), ["Bearer same", "Bearer same"])
     }))
@@ -289,7 +289,7 @@ describe("401", () => {
           return n === 1 ? answer : Effect.zipRight(Deferred.await(gate), answer)
         }
       })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       yield* httpClient.get(api)
       valid.clear()
       valid.add("token-2")
@@ -318,7 +318,7 @@ describe("401", () => {
             sent.url.endsWith("slow") ? "5 seconds" : "1 second"
           )
       })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const slow = yield* Effect.fork(httpClient.get(`${api}/slow`))
       yield* settle
       const fast = yield* Effect.fork(httpClient.get(`${api}/fast`))
@@ -336,7 +336,7 @@ describe("401", () => {
         const server = serve({
           api: () => text("", status, { "www-authenticate": "Bearer error=\"insufficient_scope\"" })
         })
-        const { httpClient, authorizedHttpClient } = yield* street(server)
+        const { httpClient, authorizedHttpClient } = yield* pipeline(server)
         assert.strictEqual((yield* httpClient.get(api)).status, status)
         if (status === 403) {
           const error = yield* Effect.flip(authorizedHttpClient.get(api))
@@ -365,7 +365,7 @@ describe("401", () => {
             { status: 401 }
           )
       })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const response = yield* advancing(httpClient.get(api), "100 millis")
       assert.strictEqual(response.status, 200)
       assert.isAtMost(read, 256 * 1024)
@@ -380,7 +380,7 @@ describe("401", () => {
             ? json({ ok: true })
             : new Response(new ReadableStream<Uint8Array>({ pull: () => new Promise<void>(() => {}) }), { status: 401 })
       })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const fiber = yield* Effect.fork(httpClient.get(api))
       yield* settle
       yield* TestClock.adjust("1 second")
@@ -393,7 +393,7 @@ describe("an API that refuses everything", () => {
   it.scoped("costs about ten token requests in the first minute", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       for (let i = 0; i < 120; i++) {
         assert.strictEqual((yield* httpClient.get(api)).status, 401)
         yield* TestClock.adjust("500 millis")
@@ -406,7 +406,7 @@ describe("an API that refuses everything", () => {
   it.scoped("pauses the typed client too", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const { httpClient, authorizedHttpClient } = yield* street(server)
+      const { httpClient, authorizedHttpClient } = yield* pipeline(server)
       yield* httpClient.get(api)
       const before = server.tokenRequests.length
       const error = yield* Effect.flip(authorizedHttpClient.get(api))
@@ -424,7 +424,7 @@ describe("an API that refuses everything", () => {
       const server = serve({
         api: (sent, n, request) => sent.url.startsWith(api) ? unauthorized() : check(sent, n, request)
       })
-      const { httpClient } = yield* street(server, { origins: [api, "https://other.example"] })
+      const { httpClient } = yield* pipeline(server, { origins: [api, "https://other.example"] })
       yield* httpClient.get(api)
       const latest = server.tokenRequests.length
       other.add(`token-${latest + 1}`)
@@ -435,7 +435,7 @@ describe("an API that refuses everything", () => {
     Effect.gen(function*() {
       const valid = new Set<string>()
       const server = serve({ api: accepting(valid) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       yield* httpClient.get(api)
       const current = server.tokenRequests.length
       valid.add(`token-${current}`)
@@ -461,7 +461,7 @@ describe("bodies", () => {
     it.scoped(`${name} is sent again`, () =>
       Effect.gen(function*() {
         const server = serve({ api: accepting(new Set(["token-2"])) })
-        const { httpClient } = yield* street(server)
+        const { httpClient } = yield* pipeline(server)
         const response = yield* httpClient.post(`${api}/x`, { body, headers: { "x-mine": "1" } })
         assert.strictEqual(response.status, 200)
         assert.strictEqual(server.apiRequests.length, 2)
@@ -478,7 +478,7 @@ describe("bodies", () => {
   it.scoped("a Stream is not, but the next request has a new token", () =>
     Effect.gen(function*() {
       const server = serve({ api: accepting(new Set(["token-2"])) })
-      const { httpClient, authorizedHttpClient } = yield* street(server)
+      const { httpClient, authorizedHttpClient } = yield* pipeline(server)
       assert.strictEqual((yield* httpClient.execute(streaming)).status, 401)
       assert.strictEqual(server.apiRequests.length, 1)
       assert.strictEqual((yield* httpClient.get(api)).status, 200)
@@ -489,7 +489,7 @@ describe("bodies", () => {
   it.scoped("from the typed client that is Unauthorized", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const { authorizedHttpClient } = yield* street(server)
+      const { authorizedHttpClient } = yield* pipeline(server)
       const error = yield* Effect.flip(authorizedHttpClient.execute(streaming))
       assert.strictEqual(error._tag, "Unauthorized")
       assert.strictEqual(server.apiRequests.length, 1)
@@ -498,7 +498,7 @@ describe("bodies", () => {
   it.scoped("unless it is marked replayable", () =>
     Effect.gen(function*() {
       const server = serve({ api: accepting(new Set(["token-2"])) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const response = yield* httpClient.execute(AuthorizedHttpClient.replayable(streaming))
       assert.strictEqual(response.status, 200)
       assert.deepStrictEqual(server.apiRequests.map((sent) => sent.body), ["ab", "ab"])
@@ -507,7 +507,7 @@ describe("bodies", () => {
   it.scoped("replayable holds for what is made of the request afterwards", () =>
     Effect.gen(function*() {
       const server = serve({ api: accepting(new Set(["token-2"])) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const client = httpClient.pipe(HttpClient.mapRequest(HttpClientRequest.setHeader("x-a", "1")))
       const request = AuthorizedHttpClient.replayable(streaming).pipe(HttpClientRequest.setHeader("x-b", "2"))
       assert.strictEqual((yield* client.execute(request)).status, 200)
@@ -516,7 +516,7 @@ describe("bodies", () => {
   it.scoped("a raw body that can be read once is not sent again", () =>
     Effect.gen(function*() {
       const server = serve({ api: accepting(new Set(["token-2"])) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const body = new ReadableStream<Uint8Array>({ start: (controller) => controller.close() })
       assert.strictEqual((yield* httpClient.post(api, { body: HttpBody.raw(body) })).status, 401)
       assert.strictEqual(server.apiRequests.length, 1)
@@ -527,7 +527,7 @@ describe("errors of the drop-in", () => {
   const failing = (token: Script, more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
     Effect.gen(function*() {
       const server = serve({ token })
-      const { httpClient } = yield* street(server, { ...once, ...more })
+      const { httpClient } = yield* pipeline(server, { ...once, ...more })
       return yield* advancing(Effect.flip(httpClient.get(`${api}/x`)), "1 second")
     })
 
@@ -583,7 +583,7 @@ describe("errors of the drop-in", () => {
   it.scoped("an outer retryTransient sees a failing token endpoint as transient", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => n < 3 ? text("", 503) : bearer("t") })
-      const { httpClient } = yield* street(server, once)
+      const { httpClient } = yield* pipeline(server, once)
       const client = HttpClient.retryTransient(httpClient, { times: 3, schedule: Schedule.spaced("1 second") })
       const response = yield* advancing(client.get(api), "1 second")
       assert.strictEqual(response.status, 200)
@@ -593,7 +593,7 @@ describe("errors of the drop-in", () => {
   it.scoped("and does not try a refusal again", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => json({ error: "invalid_client" }, { status: 401 }) })
-      const { httpClient } = yield* street(server, { refusalCooldown: 0 })
+      const { httpClient } = yield* pipeline(server, { refusalCooldown: 0 })
       const client = HttpClient.retryTransient(httpClient, { times: 3, schedule: Schedule.spaced("1 second") })
       yield* advancing(Effect.flip(client.get(api)), "1 second")
       assert.strictEqual(server.tokenRequests.length, 1)
@@ -602,7 +602,7 @@ describe("errors of the drop-in", () => {
   it.scoped("the API's own errors stay", () =>
     Effect.gen(function*() {
       const server = serve({ api: (_, __, request) => transportError(request) })
-      const { httpClient, authorizedHttpClient } = yield* street(server)
+      const { httpClient, authorizedHttpClient } = yield* pipeline(server)
       for (const client of [httpClient, authorizedHttpClient]) {
         const error = yield* Effect.flip(client.get(`${api}/x`))
         assert.strictEqual(error._tag, "RequestError")
@@ -619,7 +619,7 @@ describe("around and below", () => {
       const server = serve({
         api: () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => void (interrupted = true)))
       })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const fiber = yield* Effect.fork(httpClient.get(api))
       yield* settle
       yield* Fiber.interrupt(fiber)
@@ -630,7 +630,7 @@ describe("around and below", () => {
     Effect.gen(function*() {
       let mapped = 0
       const server = serve({ api: (_, n) => n === 1 ? unauthorized() : n === 2 ? text("", 503) : json({}) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const client = httpClient.pipe(
         HttpClient.mapRequest((request) => {
           mapped++
@@ -691,7 +691,7 @@ describe("around and below", () => {
 })
 
 describe("Alf.layer", () => {
-  it.effect("gives the drop-in, the typed client and the tokens, all of one street", () =>
+  it.effect("gives the drop-in, the typed client and the tokens, all of one pipeline", () =>
     Effect.gen(function*() {
       const server = serve()
       yield* Effect.gen(function*() {

@@ -30,10 +30,10 @@ import {
   bearer,
   bearers,
   json,
+  pipeline,
   serve,
   type Server,
   settle,
-  street,
   text,
   tokenEndpoint,
   unauthorized
@@ -52,7 +52,7 @@ describe("flights", () => {
   it.effect("asking after the scope has closed ends", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const { tokens } = yield* Scope.extend(street(serve()), scope)
+      const { tokens } = yield* Scope.extend(pipeline(serve()), scope)
       yield* Scope.close(scope, Exit.void)
       const fiber = yield* Effect.fork(Effect.exit(tokens.get))
       yield* settle
@@ -62,7 +62,7 @@ describe("flights", () => {
   it.scoped("who needs a token when the current one ends joins the background refresh", () =>
     Effect.gen(function*() {
       const server = slowly("1 minute", 2)
-      const { tokens } = yield* street(server, { tokenTimeout: "2 minutes" })
+      const { tokens } = yield* pipeline(server, { tokenTimeout: "2 minutes" })
       yield* tokens.get
       yield* TestClock.adjust("3540 seconds")
       assert.strictEqual(value(yield* tokens.get), "t1")
@@ -78,7 +78,7 @@ describe("flights", () => {
   it.scoped("refresh joins a background refresh", () =>
     Effect.gen(function*() {
       const server = slowly("5 seconds", 2)
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const first = yield* tokens.get
       yield* TestClock.adjust("3520 seconds")
       yield* tokens.get
@@ -93,7 +93,7 @@ describe("flights", () => {
   it.scoped("a caller's own time-out leaves the flight alone", () =>
     Effect.gen(function*() {
       const server = slowly("5 seconds")
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const impatient = yield* Effect.fork(Effect.timeoutOption(tokens.get, "1 second"))
       yield* settle
       yield* TestClock.adjust("1 second")
@@ -108,7 +108,7 @@ describe("flights", () => {
       const server = serve({
         token: (_, n) => n === 1 ? bearer("t1") : json({ error: "invalid_client" }, { status: 401 })
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* tokens.get
       yield* TestClock.adjust("3520 seconds")
       for (let i = 0; i < 6; i++) {
@@ -123,7 +123,7 @@ describe("flights", () => {
   it.scoped("interrupted requests leave the service whole", () =>
     Effect.gen(function*() {
       const server = slowly("1 second")
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       for (let i = 0; i < 20; i++) {
         const fiber = yield* Effect.fork(httpClient.get(api))
         yield* Effect.yieldNow()
@@ -148,7 +148,7 @@ describe("the token endpoint's oddities", () => {
   it.scoped("an error member of another type never crashes", () =>
     Effect.forEach([5, {}, { code: 401, message: "no" }, [], true], (error) =>
       Effect.gen(function*() {
-        const { tokens } = yield* street(
+        const { tokens } = yield* pipeline(
           serve({ token: () => json({ error, error_description: 7, error_uri: [] }, { status: 400 }) }),
           once
         )
@@ -161,7 +161,7 @@ describe("the token endpoint's oddities", () => {
     Effect.forEach(["soon", "-5", "", new Date(0).toUTCString()], (header) =>
       Effect.gen(function*() {
         const server = serve({ token: (_, n) => n === 1 ? text("", 503, { "retry-after": header }) : bearer("t") })
-        const { tokens } = yield* street(server)
+        const { tokens } = yield* pipeline(server)
         const start = yield* TestClock.currentTimeMillis
         yield* advancing(tokens.get, "1 second")
         assert.isAtMost(server.tokenRequests[1]!.at - start, 400)
@@ -169,7 +169,7 @@ describe("the token endpoint's oddities", () => {
 
   it.scoped("a secret whose reading never ends is bound by tokenTimeout", () =>
     Effect.gen(function*() {
-      const { tokens } = yield* street(serve(), { ...once, clientSecret: Effect.never, tokenTimeout: "2 seconds" })
+      const { tokens } = yield* pipeline(serve(), { ...once, clientSecret: Effect.never, tokenTimeout: "2 seconds" })
       const error = yield* advancing(Effect.flip(tokens.get), "1 second", 5)
       assert.strictEqual(error._tag, "TokenRequestError")
     }))
@@ -177,7 +177,7 @@ describe("the token endpoint's oddities", () => {
   it.scoped("none sends no secret even if there is one", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server, { clientAuthentication: ClientAuthentication.none })
+      const { tokens } = yield* pipeline(server, { clientAuthentication: ClientAuthentication.none })
       yield* tokens.get
       const sent = server.tokenRequests[0]!
       assert.notInclude(JSON.stringify(sent.headers) + sent.body, "swordfish")
@@ -195,7 +195,7 @@ describe("the token endpoint's oddities", () => {
             })
           )
       })
-      const { tokens } = yield* street(server, once)
+      const { tokens } = yield* pipeline(server, once)
       const error = yield* advancing(Effect.flip(tokens.get), "5 seconds", 5)
       assert.strictEqual(error._tag === "TokenRequestError" ? error.reason : error._tag, "Timeout")
     }))
@@ -205,7 +205,7 @@ describe("an API that refuses everything", () => {
   it.scoped("does not turn uploads, which cannot be replayed, into token requests", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const upload = HttpClientRequest.post(api).pipe(
         HttpClientRequest.bodyStream(Stream.make("a").pipe(Stream.encodeText))
       )
@@ -219,7 +219,7 @@ describe("an API that refuses everything", () => {
   it.scoped("nor many callers at once", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const { authorizedHttpClient, httpClient } = yield* street(server)
+      const { authorizedHttpClient, httpClient } = yield* pipeline(server)
       for (let i = 0; i < 60; i++) {
         yield* Effect.all(
           Array.from({ length: 4 }, (_, index) =>
@@ -234,7 +234,7 @@ describe("an API that refuses everything", () => {
   it.scoped("nor a fixed token that the endpoint hands out again and again", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized, token: () => bearer("same") })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       for (let i = 0; i < 60; i++) {
         yield* httpClient.get(api)
         yield* TestClock.adjust("1 second")
@@ -247,7 +247,7 @@ describe("origins", () => {
   it.scoped("user info does not make an origin", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       yield* httpClient.get("https://api.example@evil.example/x")
       yield* httpClient.get("https://api.example:pw@evil.example/x")
       yield* httpClient.get(new URL("https://api.example/x"), { urlParams: { a: "1" } })
@@ -257,7 +257,7 @@ describe("origins", () => {
   it.scoped("Unauthorized does not quote user info", () =>
     Effect.gen(function*() {
       const server = serve({ api: unauthorized })
-      const { authorizedHttpClient } = yield* street(server)
+      const { authorizedHttpClient } = yield* pipeline(server)
       const error = yield* Effect.flip(authorizedHttpClient.get("https://me:pa55@api.example/x?token=1"))
       assert.strictEqual(error._tag, "Unauthorized")
       assert.notInclude(JSON.stringify(error), "pa55")
@@ -270,7 +270,7 @@ describe("schemas", () => {
 
   it.scoped("errors can be sent and received", () =>
     Effect.gen(function*() {
-      const refused = yield* street(serve({ token: () => json({ error: "invalid_scope" }, { status: 400 }) }))
+      const refused = yield* pipeline(serve({ token: () => json({ error: "invalid_scope" }, { status: 400 }) }))
       const error = yield* Effect.flip(refused.tokens.get)
       if (error._tag === "TokenErrorResponse") {
         const back = roundTrip(TokenError.TokenErrorResponse, error)
@@ -279,7 +279,7 @@ describe("schemas", () => {
         assert.strictEqual(back.message, error.message)
       }
       const unauthorized_ = yield* Effect.flip(
-        (yield* street(serve({ api: unauthorized }))).authorizedHttpClient.get(api)
+        (yield* pipeline(serve({ api: unauthorized }))).authorizedHttpClient.get(api)
       )
       if (unauthorized_._tag === "Unauthorized") {
         const back = roundTrip(AuthorizedHttpClient.Unauthorized, unauthorized_)
@@ -290,7 +290,7 @@ describe("schemas", () => {
 
   it.scoped("so can an AccessToken, by who wants to", () =>
     Effect.gen(function*() {
-      const { tokens } = yield* street(serve({ token: () => bearer("t", { refresh_token: "r", scope: "a b" }) }))
+      const { tokens } = yield* pipeline(serve({ token: () => bearer("t", { refresh_token: "r", scope: "a b" }) }))
       const token = yield* tokens.get
       const back = roundTrip(AccessToken.AccessToken, token)
       assert.strictEqual(value(back), "t")
@@ -301,7 +301,7 @@ describe("schemas", () => {
 describe("the typed client", () => {
   it.scoped("works with HttpClient's combinators", () =>
     Effect.gen(function*() {
-      const { authorizedHttpClient } = yield* street(serve({ api: unauthorized }))
+      const { authorizedHttpClient } = yield* pipeline(serve({ api: unauthorized }))
       const client = authorizedHttpClient.pipe(
         HttpClient.mapRequest(HttpClientRequest.prependUrl(api)),
         HttpClient.catchTag("Unauthorized", (error) => Effect.die(error.url)),
@@ -377,7 +377,7 @@ describe("sharing", () => {
         remove: () => Effect.void,
         exclusive: () => () => Effect.never
       }
-      const { httpClient } = yield* street(server).pipe(Effect.provideService(TokenStorage.TokenStorage, storage))
+      const { httpClient } = yield* pipeline(server).pipe(Effect.provideService(TokenStorage.TokenStorage, storage))
       const fiber = yield* Effect.fork(httpClient.get(api))
       yield* settle
       yield* TestClock.adjust("1 second")

@@ -29,11 +29,11 @@ import {
   api,
   bearer,
   json,
+  pipeline,
   type Script,
   serve,
   type Server,
   settle,
-  street,
   text,
   transportError,
   unauthorized
@@ -158,9 +158,9 @@ describe("metrics", () => {
 
   it.scoped("alf_token_requests counts by outcome, alf_token_request_duration measures", () =>
     Effect.gen(function*() {
-      const good = Effect.flatMap(street(serve()), (_) => _.tokens.get)
+      const good = Effect.flatMap(pipeline(serve()), (_) => _.tokens.get)
       const bad = Effect.flatMap(
-        street(serve({ token: () => json({ error: "invalid_client" }, { status: 401 }) })),
+        pipeline(serve({ token: () => json({ error: "invalid_client" }, { status: 401 }) })),
         (_) => _.tokens.get
       )
       assert.strictEqual(yield* growth(good, "alf_token_requests"), 1)
@@ -171,7 +171,7 @@ describe("metrics", () => {
 
   it.scoped("alf_token_refreshes tells why", () =>
     Effect.gen(function*() {
-      const { tokens } = yield* street(serve())
+      const { tokens } = yield* pipeline(serve())
       assert.strictEqual(yield* growth(tokens.get, "alf_token_refreshes", { reason: "absent" }), 1)
       assert.strictEqual(yield* growth(tokens.get, "alf_token_refreshes"), 0)
       const token = yield* tokens.get
@@ -187,8 +187,8 @@ describe("metrics", () => {
 
   it.scoped("alf_replays counts by outcome", () =>
     Effect.gen(function*() {
-      const healed = Effect.flatMap(street(serve({ api: afterOne401 })), (_) => _.httpClient.get(api))
-      const refused = Effect.flatMap(street(serve({ api: unauthorized })), (_) => _.httpClient.get(api))
+      const healed = Effect.flatMap(pipeline(serve({ api: afterOne401 })), (_) => _.httpClient.get(api))
+      const refused = Effect.flatMap(pipeline(serve({ api: unauthorized })), (_) => _.httpClient.get(api))
       assert.strictEqual(yield* growth(healed, "alf_replays"), 1)
       assert.strictEqual(yield* growth(refused, "alf_replays"), 1)
       assert.isAtLeast((yield* tagValues("alf_replays", "outcome")).length, 2)
@@ -197,7 +197,7 @@ describe("metrics", () => {
   it.scoped("alf_storage_failures", () =>
     Effect.gen(function*() {
       const store = { get: () => Promise.reject(new Error("down")), set: () => Promise.reject(new Error("down")) }
-      const get = Effect.flatMap(street(serve()), (_) => _.tokens.get).pipe(
+      const get = Effect.flatMap(pipeline(serve()), (_) => _.tokens.get).pipe(
         Effect.provide(TokenStorage.layerStore(store))
       )
       assert.isAtLeast(yield* growth(get, "alf_storage_failures"), 1)
@@ -207,7 +207,7 @@ describe("metrics", () => {
 describe("spans", () => {
   it.scoped("none of our own when the token is at hand", () =>
     Effect.gen(function*() {
-      const { httpClient } = yield* street(serve())
+      const { httpClient } = yield* pipeline(serve())
       yield* httpClient.get(api)
       const { seen } = yield* watched(httpClient.get(api))
       assert.deepStrictEqual(names(seen), [])
@@ -275,7 +275,7 @@ describe("secrets", () => {
     Exit.isFailure(exit) ? Cause.pretty(exit.cause, { renderErrorCause: true }) : ""
 
   const made = (server: Server, more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
-    street(server, { clientSecret: Redacted.make(secret), tokenRetry: { times: 0 }, ...more })
+    pipeline(server, { clientSecret: Redacted.make(secret), tokenRetry: { times: 0 }, ...more })
 
   const good = () => bearer(accessToken, { refresh_token: refreshToken })
 

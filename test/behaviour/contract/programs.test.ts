@@ -44,8 +44,8 @@ import {
   bearers,
   counting,
   json,
+  pipeline,
   serve,
-  street,
   text,
   tokenEndpoint,
   unauthorized
@@ -184,7 +184,7 @@ describe("a program", () => {
 
 describe("answers", () => {
   const answered = (response: () => Response) =>
-    Effect.flatMap(street(serve({ api: response })), (_) => _.httpClient.get(api))
+    Effect.flatMap(pipeline(serve({ api: response })), (_) => _.httpClient.get(api))
 
   it.scoped("can be read in every way", () =>
     Effect.gen(function*() {
@@ -209,7 +209,7 @@ describe("answers", () => {
 
   it.scoped("of a replay, too", () =>
     Effect.gen(function*() {
-      const { httpClient } = yield* street(
+      const { httpClient } = yield* pipeline(
         serve({ api: (_, n) => n === 1 ? unauthorized() : json({ id: 1, name: "one" }) })
       )
       const response = yield* httpClient.get(api)
@@ -219,7 +219,7 @@ describe("answers", () => {
   it.scoped("keep their cookies", () =>
     Effect.gen(function*() {
       const server = serve({ api: () => new Response("", { headers: { "set-cookie": "a=1; Path=/" } }) })
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const jar = yield* Ref.make(Cookies.empty)
       const client = HttpClient.withCookiesRef(httpClient, jar)
       yield* client.get(api)
@@ -229,7 +229,7 @@ describe("answers", () => {
 
   it.scoped("do not show the token when they are looked at", () =>
     Effect.gen(function*() {
-      const { httpClient } = yield* street(serve({ token: counting() }))
+      const { httpClient } = yield* pipeline(serve({ token: counting() }))
       const response = yield* httpClient.get(api)
       assert.notInclude(`${inspect(response, { depth: 10 })}${JSON.stringify(response)}${String(response)}`, "token-1")
     }))
@@ -390,7 +390,7 @@ describe("everything together", () => {
     Effect.gen(function*() {
       const valid = new Set(["Bearer token-1"])
       const server = serve({ api: (sent) => valid.has(sent.headers["authorization"]!) ? json({}) : unauthorized() })
-      const { authorizedHttpClient } = yield* street(server)
+      const { authorizedHttpClient } = yield* pipeline(server)
       yield* authorizedHttpClient.get(api)
       let current = 1
       for (const body of [HttpBody.text("a"), HttpBody.unsafeJson([1]), HttpBody.uint8Array(new Uint8Array(3))]) {

@@ -9,11 +9,11 @@ import {
   bearers,
   counting,
   json,
+  pipeline,
   type Script,
   serve,
   type Server,
   settle,
-  street,
   text,
   tokenEndpoint,
   transportError
@@ -26,7 +26,7 @@ const once = { tokenRetry: { times: 0 } } as const
 const failure = (
   server: Server,
   options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
-) => Effect.flatMap(street(server, options), (_) => advancing(Effect.flip(_.tokens.get), "10 seconds"))
+) => Effect.flatMap(pipeline(server, options), (_) => advancing(Effect.flip(_.tokens.get), "10 seconds"))
 
 const answering = (...answers: ReadonlyArray<() => Response>): Script => (_, n) =>
   (answers[Math.min(n, answers.length) - 1] as () => Response)()
@@ -37,7 +37,7 @@ describe("the request", () => {
   it.scoped("is a form POST that accepts JSON", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         scope: ["write", "read"],
         audience: "https://aud.example",
         resource: ["https://r1.example", "https://r2.example"],
@@ -61,7 +61,7 @@ describe("the request", () => {
   it.scoped("leaves out what was not asked", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* tokens.get
       assert.deepStrictEqual([...server.tokenRequests[0]!.form.keys()], ["grant_type"])
     }))
@@ -69,7 +69,7 @@ describe("the request", () => {
   it.scoped("basic encodes id and secret as a form does", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         clientId: "client %&+-_.!~*'()",
         clientSecret: Redacted.make("pass:word ü"),
         clientAuthentication: ClientAuthentication.basic
@@ -84,7 +84,7 @@ describe("the request", () => {
   it.scoped("basicRaw sends them plain", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         clientId: "client %&+",
         clientSecret: Redacted.make("p+/="),
         clientAuthentication: ClientAuthentication.basicRaw
@@ -96,7 +96,7 @@ describe("the request", () => {
   it.scoped("post puts them into the form", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server, { clientAuthentication: ClientAuthentication.post })
+      const { tokens } = yield* pipeline(server, { clientAuthentication: ClientAuthentication.post })
       yield* tokens.get
       const sent = server.tokenRequests[0]!
       assert.isUndefined(sent.headers["authorization"])
@@ -140,7 +140,7 @@ describe("the request", () => {
 
 describe("options that cannot work", () => {
   const issue = (options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>>) =>
-    Effect.scoped(Effect.flip(street(serve(), options))).pipe(
+    Effect.scoped(Effect.flip(pipeline(serve(), options))).pipe(
       Effect.tap((error) =>
         Effect.sync(() => {
           assert.strictEqual(error._tag, "ConfigurationError")
@@ -199,7 +199,7 @@ describe("options that cannot work", () => {
       { tokenEndpoint: "http://localhost:9/token" },
       { tokenEndpoint: new URL("http://localhost:9/token") },
       { tokenEndpoint: "http://auth.example/token", allowInsecureTokenEndpoint: true }
-    ], (options) => Effect.scoped(street(serve(), options))))
+    ], (options) => Effect.scoped(pipeline(serve(), options))))
 
   it.effect("a host that only looks like loopback is not", () =>
     Effect.forEach([
@@ -317,7 +317,7 @@ describe("errors", () => {
             })
           )
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const error = yield* Effect.flip(tokens.get)
       assert.strictEqual(error._tag, "InvalidTokenResponse")
       assert.isBelow(read, 4 * 1024 * 1024)
@@ -339,7 +339,7 @@ describe("errors", () => {
   it.scoped("one attempt takes at most tokenTimeout", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => Effect.never })
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         tokenTimeout: "3 seconds",
         tokenRetry: { times: 1, base: "1 second" }
       })
@@ -364,7 +364,7 @@ describe("errors", () => {
       const server = serve({
         token: () => new Response(new ReadableStream<Uint8Array>({ pull: () => new Promise<void>(() => {}) }))
       })
-      const { tokens } = yield* street(server, once)
+      const { tokens } = yield* pipeline(server, once)
       const fiber = yield* Effect.fork(Effect.flip(tokens.get))
       yield* settle
       yield* TestClock.adjust("9999 millis")
@@ -405,7 +405,7 @@ describe("retries", () => {
   it.scoped("by default three more, 300 ms apart and doubling, jittered", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => text("down", 503) })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const error = yield* advancing(Effect.flip(tokens.get), "10 seconds")
       const at = server.tokenRequests.map((sent) => sent.at)
       assert.strictEqual(at.length, 4)
@@ -420,7 +420,7 @@ describe("retries", () => {
   it.scoped("pauses are whole milliseconds, which is all that a TestClock can tell", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => text("down", 503) })
-      const { tokens } = yield* street(server, { tokenRetry: { times: 3 } })
+      const { tokens } = yield* pipeline(server, { tokenRetry: { times: 3 } })
       yield* Effect.exit(advancing(tokens.get, "10 seconds"))
       for (const sent of server.tokenRequests) assert.isTrue(Number.isInteger(sent.at), `asked at ${sent.at}`)
     }))
@@ -428,7 +428,7 @@ describe("retries", () => {
   it.scoped("no pause is longer than maxDelay, by default 10 seconds", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => text("down", 503) })
-      const { tokens } = yield* street(server, { tokenRetry: { times: 8 } })
+      const { tokens } = yield* pipeline(server, { tokenRetry: { times: 8 } })
       yield* advancing(Effect.flip(tokens.get), "10 seconds")
       const at = server.tokenRequests.map((sent) => sent.at)
       assert.strictEqual(at.length, 9)
@@ -469,7 +469,7 @@ describe("retries", () => {
   it.scoped("times, base and factor are heeded", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => text("down", 500) })
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         tokenRetry: { times: 5, statuses: [500], base: "1 second", factor: 3, maxDelay: "4 seconds" }
       })
       yield* advancing(Effect.flip(tokens.get), "10 seconds")
@@ -506,7 +506,7 @@ describe("retries", () => {
     Effect.gen(function*() {
       const seen: Array<string> = []
       const server = serve({ token: answering(() => text("", 503), () => text("", 502), () => bearer("third")) })
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         tokenRetry: Schedule.spaced("7 seconds").pipe(
           Schedule.tapInput((error: TokenError.TokenError) => Effect.sync(() => void seen.push(error._tag))),
           Schedule.intersect(Schedule.recurs(4))
@@ -534,7 +534,7 @@ describe("retries", () => {
       const server = serve({
         token: answering(() => text("slow down", 429, { "retry-after": "5" }), () => bearer("second"))
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const fiber = yield* Effect.fork(tokens.get)
       yield* settle
       yield* TestClock.adjust("4999 millis")
@@ -549,7 +549,7 @@ describe("retries", () => {
       const server = serve({
         token: answering(() => text("slow down", 503, { "retry-after": "0" }), () => bearer("second"))
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* advancing(tokens.get, "1 second")
       assert.isAtLeast(server.tokenRequests[1]!.at, 239)
     }))
@@ -563,7 +563,7 @@ describe("retries", () => {
           () => bearer("second")
         )
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* advancing(tokens.get, "1 second")
       assert.isAtLeast(server.tokenRequests[1]!.at - Date.UTC(2026, 0, 1), 20_000)
       assert.isAtMost(server.tokenRequests[1]!.at - Date.UTC(2026, 0, 1), 22_000)
@@ -574,7 +574,7 @@ describe("retries", () => {
       const patient = serve({
         token: answering(() => text("", 429, { "retry-after": "60" }), () => bearer("second"))
       })
-      const { tokens } = yield* street(patient)
+      const { tokens } = yield* pipeline(patient)
       yield* advancing(tokens.get, "1 second")
       assert.strictEqual(patient.tokenRequests.length, 2)
 
@@ -593,7 +593,7 @@ describe("the secret", () => {
     Effect.gen(function*() {
       const reads = yield* Ref.make(0)
       const server = serve({ token: answering(() => text("", 503), () => bearer("second")) })
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         clientSecret: Effect.map(Ref.updateAndGet(reads, (n) => n + 1), (n) => Redacted.make(`secret-${n}`))
       })
       yield* advancing(tokens.get, "100 millis")
@@ -619,7 +619,7 @@ describe("the secret", () => {
 
   it.scoped("a defect in it does not hang anyone", () =>
     Effect.gen(function*() {
-      const { tokens } = yield* street(serve(), { ...once, clientSecret: Effect.die(new Error("boom")) })
+      const { tokens } = yield* pipeline(serve(), { ...once, clientSecret: Effect.die(new Error("boom")) })
       const exit = yield* advancing(Effect.exit(tokens.get), "1 second")
       assert.isTrue(Exit.isFailure(exit))
     }))
@@ -631,7 +631,7 @@ describe("a permanent refusal", () => {
   it.scoped("is remembered for a second, doubling to thirty", () =>
     Effect.gen(function*() {
       const server = serve({ token: refuse })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       for (let i = 0; i < 92; i++) {
         yield* Effect.flip(tokens.get)
         yield* TestClock.adjust("1 second")
@@ -644,7 +644,7 @@ describe("a permanent refusal", () => {
   it.scoped("gives callers the same error without a request", () =>
     Effect.gen(function*() {
       const server = serve({ token: refuse })
-      const { tokens } = yield* street(server, { refusalCooldown: "5 seconds" })
+      const { tokens } = yield* pipeline(server, { refusalCooldown: "5 seconds" })
       const first = yield* Effect.flip(tokens.get)
       yield* TestClock.adjust("4900 millis")
       const second = yield* Effect.flip(tokens.get)
@@ -660,7 +660,7 @@ describe("a permanent refusal", () => {
       const server = serve({
         token: answering(() => json({ error: "invalid_client" }, { status: 401 }), () => bearer("t"))
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* Effect.flip(tokens.get)
       yield* tokens.invalidate
       assert.strictEqual(Redacted.value((yield* tokens.get).value), "t")
@@ -672,7 +672,7 @@ describe("a permanent refusal", () => {
       const server = serve({
         token: (_, n) => broken ? json({ error: "invalid_client" }, { status: 401 }) : bearer(`t${n}`)
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* Effect.flip(tokens.get)
       yield* TestClock.adjust("1 second")
       yield* Effect.flip(tokens.get)
@@ -691,7 +691,7 @@ describe("a permanent refusal", () => {
   it.scoped("an invalid token response is remembered too", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => text("<html>") })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* Effect.repeatN(Effect.flip(tokens.get), 999)
       assert.strictEqual(server.tokenRequests.length, 1)
     }))
@@ -699,7 +699,7 @@ describe("a permanent refusal", () => {
   it.scoped("after a transient failure no fetch starts within refusalCooldown of the start of the failed one", () =>
     Effect.gen(function*() {
       const server = serve({ token: answering(() => text("", 503), () => bearer("t")) })
-      const { tokens } = yield* street(server, once)
+      const { tokens } = yield* pipeline(server, once)
       const first = yield* Effect.flip(tokens.get)
       yield* TestClock.adjust("999 millis")
       assert.deepStrictEqual(yield* Effect.flip(tokens.get), first)
@@ -760,7 +760,7 @@ describe("TokenEndpoint on its own", () => {
   it.scoped("Alf and the request together", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { httpClient } = yield* street(server)
+      const { httpClient } = yield* pipeline(server)
       const response = yield* httpClient.get(`${api}/things`)
       assert.deepStrictEqual(yield* response.json, { ok: true })
       assert.deepStrictEqual(bearers(server), ["Bearer token-1"])

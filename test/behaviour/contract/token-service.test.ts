@@ -9,10 +9,10 @@ import {
   bearers,
   counting,
   json,
+  pipeline,
   type Script,
   serve,
   settle,
-  street,
   tokenEndpoint
 } from "../../support/contract.ts"
 import { layerServer, resolved } from "../../support/endpoint.ts"
@@ -25,7 +25,7 @@ const once = { tokenRetry: { times: 0 } } as const
 const decoded = (
   body: unknown,
   options: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}
-) => Effect.flatMap(street(serve({ token: () => json(body) }), options), (_) => _.tokens.get)
+) => Effect.flatMap(pipeline(serve({ token: () => json(body) }), options), (_) => _.tokens.get)
 
 const held = (more: Record<string, unknown>) => ({ access_token: "t", token_type: "Bearer", ...more })
 
@@ -33,7 +33,7 @@ describe("the token's life", () => {
   it.scoped("nothing asked, nothing fetched", () =>
     Effect.gen(function*() {
       const server = serve()
-      yield* street(server)
+      yield* pipeline(server)
       yield* TestClock.adjust("1 day")
       assert.strictEqual(server.tokenRequests.length, 0)
     }))
@@ -75,7 +75,7 @@ describe("the token's life", () => {
       const server = serve({
         token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`, { expires_in: 20 })), "5 seconds")
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const fiber = yield* Effect.fork(tokens.get)
       yield* settle
       yield* TestClock.adjust("5 seconds")
@@ -87,7 +87,7 @@ describe("the token's life", () => {
     Effect.forEach([held({}), held({ expires_in: null })], (body) =>
       Effect.gen(function*() {
         const server = serve({ token: () => json(body) })
-        const { tokens } = yield* street(server)
+        const { tokens } = yield* pipeline(server)
         const token = yield* tokens.get
         assert.isTrue(Option.isNone(token.expiresAt))
         yield* TestClock.adjust("1000 days")
@@ -98,7 +98,7 @@ describe("the token's life", () => {
   it.scoped("or as long as defaultExpiresIn", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => json({ access_token: `t${n}`, token_type: "Bearer" }) })
-      const { tokens } = yield* street(server, { defaultExpiresIn: "1 minute" })
+      const { tokens } = yield* pipeline(server, { defaultExpiresIn: "1 minute" })
       const token = yield* tokens.get
       assert.strictEqual(Option.getOrNull(Option.map(token.expiresAt, DateTime.toEpochMillis)), 60_000)
       yield* TestClock.adjust("1 minute")
@@ -110,7 +110,7 @@ describe("the token's life", () => {
       const server = serve({
         token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`, { expires_in: 0 })), "1 second")
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const three = yield* Effect.fork(
         Effect.all([get(tokens), get(tokens), get(tokens)], { concurrency: "unbounded" })
       )
@@ -124,7 +124,7 @@ describe("the token's life", () => {
     Effect.forEach([1e300, Number.MAX_SAFE_INTEGER, "99999999999999999999999"], (expiresIn) =>
       Effect.gen(function*() {
         const server = serve({ token: () => bearer("t", { expires_in: expiresIn }) })
-        const { tokens } = yield* street(server)
+        const { tokens } = yield* pipeline(server)
         const token = yield* tokens.get
         for (const expiresAt of Option.toArray(token.expiresAt)) {
           assert.isTrue(Number.isFinite(DateTime.toEpochMillis(expiresAt)))
@@ -178,7 +178,7 @@ describe("the token's life", () => {
     Effect.forEach(["bearer", "BEARER", "Bearer"], (type) =>
       Effect.gen(function*() {
         const server = serve({ token: () => json(held({ token_type: type })) })
-        const { httpClient } = yield* street(server)
+        const { httpClient } = yield* pipeline(server)
         yield* httpClient.get(api)
         assert.deepStrictEqual(bearers(server), ["Bearer t"])
       })))
@@ -188,7 +188,7 @@ describe("when a token is renewed", () => {
   it.scoped("a 20 s token is used for 19 s", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => n === 1 ? bearer("t1", { expires_in: 20 }) : json({}, { status: 500 }) })
-      const { tokens } = yield* street(server, once)
+      const { tokens } = yield* pipeline(server, once)
       assert.strictEqual(yield* get(tokens), "t1")
       yield* TestClock.adjust("15 seconds")
       assert.strictEqual(yield* get(tokens), "t1")
@@ -207,7 +207,7 @@ describe("when a token is renewed", () => {
       const server = serve({
         token: (_, n) => n === 1 ? bearer("t1") : Effect.delay(Effect.succeed(bearer(`t${n}`)), "5 seconds")
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* tokens.get
       // 144 s is the farthest from expiry that the jitter goes, 96 s the nearest
       yield* TestClock.adjust("3455 seconds")
@@ -228,7 +228,7 @@ describe("when a token is renewed", () => {
   it.scoped("nothing runs while nobody asks", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* tokens.get
       yield* TestClock.adjust("1 day")
       yield* settle
@@ -238,7 +238,7 @@ describe("when a token is renewed", () => {
   it.scoped("a failed background refresh is invisible, and tried again after a quarter of what is left", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => n === 1 ? bearer("t1") : json({}, { status: 500 }) })
-      const { tokens } = yield* street(server, once)
+      const { tokens } = yield* pipeline(server, once)
       yield* tokens.get
       yield* TestClock.adjust("3520 seconds")
       assert.strictEqual(yield* get(tokens), "t1")
@@ -257,7 +257,7 @@ describe("when a token is renewed", () => {
   it.scoped("expiryLeeway and refreshAhead are heeded", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server, { expiryLeeway: "1 minute", refreshAhead: 0 })
+      const { tokens } = yield* pipeline(server, { expiryLeeway: "1 minute", refreshAhead: 0 })
       yield* tokens.get
       yield* TestClock.adjust("3539999 millis")
       assert.strictEqual(yield* get(tokens), "token-1")
@@ -270,7 +270,7 @@ describe("when a token is renewed", () => {
   it.scoped("but never beyond their share of the lifetime", () =>
     Effect.gen(function*() {
       const server = serve({ token: counting({ expires_in: 20 }) })
-      const { tokens } = yield* street(server, { expiryLeeway: "30 seconds", refreshAhead: "1 hour" })
+      const { tokens } = yield* pipeline(server, { expiryLeeway: "30 seconds", refreshAhead: "1 hour" })
       yield* tokens.get
       yield* TestClock.adjust("15 seconds")
       assert.strictEqual(yield* get(tokens), "token-1")
@@ -283,7 +283,7 @@ describe("when a token is renewed", () => {
   it.scoped("a clock set back before the issue fetches", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* TestClock.setTime(1_000_000)
       yield* tokens.get
       yield* TestClock.setTime(999_999)
@@ -293,7 +293,7 @@ describe("when a token is renewed", () => {
   it.scoped("a sleep past the end fetches", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* tokens.get
       yield* TestClock.adjust("2 hours")
       assert.strictEqual(yield* get(tokens), "token-2")
@@ -302,7 +302,7 @@ describe("when a token is renewed", () => {
   it.scoped("one flight for all", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`)), "1 second") })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const all = yield* Effect.fork(
         Effect.all(Array.from({ length: 1000 }, () => get(tokens)), { concurrency: "unbounded" })
       )
@@ -315,7 +315,7 @@ describe("when a token is renewed", () => {
   it.scoped("who is interrupted only leaves", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`)), "1 second") })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const first = yield* Effect.fork(get(tokens))
       yield* settle
       const second = yield* Effect.fork(get(tokens))
@@ -329,7 +329,7 @@ describe("when a token is renewed", () => {
   it.scoped("even if all leave, the token that comes is kept", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => Effect.delay(Effect.succeed(bearer(`t${n}`)), "1 second") })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const only = yield* Effect.fork(get(tokens))
       yield* settle
       yield* Fiber.interrupt(only)
@@ -344,7 +344,7 @@ describe("when a token is renewed", () => {
         token: (_, n) =>
           Effect.delay(Effect.sync(() => n === 1 ? json({}, { status: 503 }) : bearer(`t${n}`)), "1 second")
       })
-      const { tokens } = yield* street(server, once)
+      const { tokens } = yield* pipeline(server, once)
       const waiting = yield* Effect.fork(
         Effect.all([Effect.flip(tokens.get), Effect.flip(tokens.get)], { concurrency: "unbounded" })
       )
@@ -357,7 +357,7 @@ describe("when a token is renewed", () => {
   it.scoped("refresh gives another token, or the one that has replaced it already", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const first = yield* tokens.get
       const second = yield* tokens.refresh(first)
       assert.strictEqual(value(second), "token-2")
@@ -371,7 +371,7 @@ describe("when a token is renewed", () => {
       const server = serve({
         token: (_, n) => n === 1 ? bearer("t1") : Effect.delay(Effect.succeed(bearer(`t${n}`)), "1 second")
       })
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       const first = yield* tokens.get
       const all = yield* Effect.fork(
         Effect.all(Array.from({ length: 100 }, () => Effect.map(tokens.refresh(first), value)), {
@@ -387,7 +387,7 @@ describe("when a token is renewed", () => {
   it.scoped("invalidate forgets", () =>
     Effect.gen(function*() {
       const server = serve()
-      const { tokens } = yield* street(server)
+      const { tokens } = yield* pipeline(server)
       yield* tokens.get
       yield* tokens.invalidate
       assert.strictEqual(server.tokenRequests.length, 1)
@@ -444,7 +444,7 @@ describe("a grant of one's own", () => {
           })
       }
       const server = serve()
-      const { tokens } = yield* street(server, { grant: own })
+      const { tokens } = yield* pipeline(server, { grant: own })
       const first = yield* tokens.get
       yield* tokens.refresh(first)
       yield* TestClock.adjust("2 hours")
@@ -483,7 +483,7 @@ describe("Grant.refreshToken", () => {
   it.scoped("uses the previous token's refresh token", () =>
     Effect.gen(function*() {
       const server = serve({ token: script })
-      const { tokens } = yield* street(server, { grant: Grant.refreshToken(Grant.clientCredentials({ scope: "a" })) })
+      const { tokens } = yield* pipeline(server, { grant: Grant.refreshToken(Grant.clientCredentials({ scope: "a" })) })
       const first = yield* tokens.get
       yield* tokens.refresh(first)
       yield* TestClock.adjust("2 hours")
@@ -498,7 +498,7 @@ describe("Grant.refreshToken", () => {
   it.scoped("starts with initial", () =>
     Effect.gen(function*() {
       const server = serve({ token: script })
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         grant: Grant.refreshToken(Grant.clientCredentials({}), { initial: Redacted.make("r0") })
       })
       const first = yield* tokens.get
@@ -509,7 +509,7 @@ describe("Grant.refreshToken", () => {
   it.scoped("goes to the other grant on invalid_grant", () =>
     Effect.gen(function*() {
       const server = serve({ token: script })
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         grant: Grant.refreshToken(Grant.clientCredentials({}), { initial: Redacted.make("dead") })
       })
       assert.strictEqual(yield* get(tokens), "t2")
@@ -519,7 +519,7 @@ describe("Grant.refreshToken", () => {
   it.scoped("fails with any other error", () =>
     Effect.gen(function*() {
       const server = serve({ token: () => json({ error: "invalid_client" }, { status: 401 }) })
-      const { tokens } = yield* street(server, {
+      const { tokens } = yield* pipeline(server, {
         grant: Grant.refreshToken(Grant.clientCredentials({}), { initial: Redacted.make("r0") })
       })
       const error = yield* Effect.flip(tokens.get)
@@ -530,7 +530,7 @@ describe("Grant.refreshToken", () => {
   it.scoped("keeps a refresh token that the answer does not replace", () =>
     Effect.gen(function*() {
       const server = serve({ token: (_, n) => bearer(`t${n}`, n === 1 ? { refresh_token: "r1" } : {}) })
-      const { tokens } = yield* street(server, { grant: Grant.refreshToken(Grant.clientCredentials({})) })
+      const { tokens } = yield* pipeline(server, { grant: Grant.refreshToken(Grant.clientCredentials({})) })
       yield* tokens.refresh(yield* tokens.get)
       yield* tokens.refresh(yield* tokens.get)
       assert.deepStrictEqual(grants(server.tokenRequests), [

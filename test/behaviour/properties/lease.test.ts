@@ -163,7 +163,7 @@ describe("the exclusive section over a lease", () => {
   )
 
   it.effect.prop(
-    "is entered when the term of one who died is over, not before",
+    "is entered when the term of a dead holder is over, not before",
     [callers, delays, fc.nat({ max: term })],
     ([callers, delays, left]) =>
       once(() => {

@@ -41,7 +41,7 @@ const options = {
   origins: [api]
 } as const
 
-/** One process: a street of its own over a storage that it shares. */
+/** One process: a pipeline of its own over a storage that it shares. */
 const peer = <E>(
   server: Server,
   storage: Layer.Layer<never, E>,

@@ -201,16 +201,17 @@ describe("AuthorizationCodeGrant", () => {
       assert.isFalse(yield* isOpen(port))
     }))
 
-  it.effect("the first answer counts, and whoever brings it again sees how it ended", () =>
+  it.effect("the first response counts, and a browser that brings it again sees how it ended", () =>
     Effect.gen(function*() {
       const asked = yield* Deferred.make<void>()
       const answered = yield* Deferred.make<AccessToken.AccessToken>()
-      const { acquire, forms, opened } = yield* setup({}, () =>
-        Effect.zipRight(Deferred.succeed(asked, undefined), Deferred.await(answered)))
+      const { acquire, forms, opened } = yield* setup(
+        {},
+        () => Effect.zipRight(Deferred.succeed(asked, undefined), Deferred.await(answered))
+      )
       const fiber = yield* Effect.fork(acquire())
       const url = yield* opened
-      const answer = (code: string) =>
-        Effect.fork(send(answerUrl(url, { code, state: param(url, "state") })))
+      const answer = (code: string) => Effect.fork(send(answerUrl(url, { code, state: param(url, "state") })))
       const first = yield* answer("one")
       yield* Deferred.await(asked)
       const second = yield* answer("two")

@@ -6,7 +6,7 @@ import { Alf, AuthorizationServer, ClientAuthentication, TokenError, TokenStorag
 import { AuthorizationCodeGrant, type Browser, ImplicitGrant } from "effect-alf/node"
 import { settle } from "../../support/contract.ts"
 import { answerUrl, freePorts, makeWindow, param, post, send } from "../../support/node/signIn.ts"
-import { broken, json, type Received, scripted, tokenAnswer } from "../../support/scriptedClient.ts"
+import { broken, goodToken, json, type Received, scripted } from "../../support/scriptedClient.ts"
 
 const usual = {
   issuer: "https://auth.test",
@@ -21,7 +21,7 @@ type Answer = (request: Received, n: number) => Response | ReturnType<typeof bro
 const setup = (
   grant: AuthorizationCodeGrant.Options = {},
   metadata: Partial<ConstructorParameters<typeof AuthorizationServer.Metadata>[0]> = {},
-  answers: ReadonlyArray<Answer> = [() => tokenAnswer("token")],
+  answers: ReadonlyArray<Answer> = [() => goodToken("token")],
   more: Partial<Extract<Alf.Options, { readonly metadata: AuthorizationServer.Metadata }>> = {}
 ) =>
   Effect.gen(function*() {
@@ -209,7 +209,7 @@ describe("a code", () => {
   it.scoped("is sent once, whatever the server does with it", () =>
     Effect.gen(function*() {
       for (const answer of [() => new Response("no", { status: 503 }), (request: Received) => broken(request)]) {
-        const world = yield* setup({}, {}, [answer, () => tokenAnswer("token")])
+        const world = yield* setup({}, {}, [answer, () => goodToken("token")])
         const error = yield* refused(world)
         assert.isTrue(error._tag === "TokenErrorResponse" || error._tag === "TokenRequestError")
         assert.lengthOf(world.forms("/token"), 1)
@@ -219,7 +219,7 @@ describe("a code", () => {
   it.scoped("is sent again where the connection was refused", () =>
     Effect.gen(function*() {
       const refusal = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" })
-      const world = yield* setup({}, {}, [(request) => broken(request, refusal), () => tokenAnswer("token")])
+      const world = yield* setup({}, {}, [(request) => broken(request, refusal), () => goodToken("token")])
       // the window is answered when the sign-in has ended
       const signing = yield* Effect.fork(Effect.flatMap(signIn(world), ({ fiber }) => Fiber.join(fiber)))
       while (signing.unsafePoll() === null) {
@@ -237,7 +237,7 @@ describe("a refresh", () => {
       const world = yield* setup(
         { scope: "openid offline_access", resource: "https://api.test", params: { prompt: "consent" } },
         {},
-        [() => tokenAnswer("token-1", { refresh_token: "refresh" }), () => tokenAnswer("token-2")]
+        [() => goodToken("token-1", { refresh_token: "refresh" }), () => goodToken("token-2")]
       )
       const { fiber } = yield* signIn(world)
       yield* world.tokens.refresh(yield* Fiber.join(fiber))

@@ -2,7 +2,7 @@ import { HttpClient, HttpClientError, HttpClientResponse } from "@effect/platfor
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted } from "effect"
 import { Alf, AuthorizedHttpClient, TokenError } from "effect-alf"
-import { type Received, scripted, tokenAnswer } from "../../support/scriptedClient.ts"
+import { goodToken, type Received, scripted } from "../../support/scriptedClient.ts"
 
 const api = "https://api.test"
 
@@ -24,7 +24,7 @@ const isToken = ({ url }: Received) => url === "https://auth.test/token"
 const fetchOver = (handler: (request: Received, n: number) => Response | Effect.Effect<Response, never>) => {
   let issued = 0
   let calls = 0
-  const http = scripted((request) => isToken(request) ? tokenAnswer(`token-${++issued}`) : handler(request, calls++))
+  const http = scripted((request) => isToken(request) ? goodToken(`token-${++issued}`) : handler(request, calls++))
   return {
     calls: () => http.requests.filter((request) => !isToken(request)),
     run: (test: (fetch: typeof globalThis.fetch) => Promise<void>) =>

@@ -79,7 +79,7 @@ describe("the API", () => {
       assert.strictEqual(yield* status(call("token-1")), 401)
     }).pipe(Effect.provide(TestAuthorizationServer.layer({ expiresIn: "1 minute" }))))
 
-  it.effect("leaves expires_in out for tokens that live for ever", () =>
+  it.effect("leaves expires_in out for tokens without end", () =>
     Effect.gen(function*() {
       const answer = yield* Effect.flatMap(ask(credentials), json)
       assert.deepStrictEqual(answer.body, { access_token: "token-1", token_type: "Bearer" })

@@ -14,7 +14,7 @@ const calls = Effect.flatMap(TestTokenService.TestTokenService, (test) => test.c
 const value = Effect.map((token: { readonly value: Redacted.Redacted }) => Redacted.value(token.value))
 
 describe("TestTokenService", () => {
-  it.effect("hands out the next token with each refresh, the last one for ever", () =>
+  it.effect("hands out the next token with each refresh, the last one again and again", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* value(get), "a")
       assert.strictEqual(yield* value(get), "a")
