@@ -5,6 +5,7 @@
 import { FileSystem, Path } from "@effect/platform"
 import { NodeContext, NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Schema } from "effect"
+import { build } from "esbuild"
 import manifest from "../package.json" with { type: "json" }
 import * as Readme from "../test/support/readme.ts"
 
@@ -92,6 +93,47 @@ const main = Effect.gen(function*() {
     [manifest.name, ...modules].map((name, n) => `export * as M${n} from "${name}"\n`).join("")
   )
   yield* typeCheck("modules.ts")
+
+  const all = [manifest.name, ...modules]
+  yield* execute(process.execPath, ["-e", all.map((name) => `require(${JSON.stringify(name)})`).join(";")])
+  yield* execute(process.execPath, [
+    "--input-type=module",
+    "-e",
+    all.map((name) => `import ${JSON.stringify(name)}`).join(";")
+  ])
+  yield* Console.log(`${all.length} modules load by require and by import`)
+
+  // what `npm init -y` writes is CommonJS
+  const commonjs = path.join(project, "commonjs")
+  yield* fs.makeDirectory(commonjs)
+  yield* fs.writeFileString(path.join(commonjs, "package.json"), JSON.stringify({ name: "commonjs", version: "1.0.0" }))
+  yield* fs.writeFileString(path.join(commonjs, "program.ts"), stage.program)
+  const tsx = path.join(root, "node_modules", "tsx", "dist", "cli.mjs")
+  const inCommonjs = yield* stage.run([tsx, "program.ts"], { cwd: commonjs })
+  if (inCommonjs.exitCode !== 0 || inCommonjs.brokenClaims.length > 0) {
+    return yield* new Failure({ message: `In a CommonJS folder it prints\n${inCommonjs.printed}${inCommonjs.errors}` })
+  }
+  yield* Console.log("the README's first program runs in a CommonJS folder")
+
+  const isForNode = (name: string) => /\/node|\/TokenStorage\/(?:Redis|Memcached|Sql)/.test(name)
+  for (const [platform, format] of [["node", "esm"], ["node", "cjs"], ["browser", "esm"]] as const) {
+    const names = platform === "browser" ? all.filter((name) => !isForNode(name)) : all
+    yield* Effect.tryPromise({
+      try: () =>
+        build({
+          stdin: { contents: names.map((name) => `import ${JSON.stringify(name)}`).join("\n"), resolveDir: project },
+          bundle: true,
+          write: false,
+          platform,
+          format,
+          // imported by Browser.layer only, where it is installed
+          external: ["open"],
+          logLevel: "silent"
+        }),
+      catch: (error) => new Failure({ message: `esbuild for ${platform}, ${format}: ${String(error)}` })
+    })
+    yield* Console.log(`esbuild bundles ${names.length} modules for ${platform}, ${format}`)
+  }
 })
 
 NodeRuntime.runMain(main.pipe(Effect.scoped, Effect.provide(NodeContext.layer)))
