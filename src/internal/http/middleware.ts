@@ -9,8 +9,10 @@ import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import { pipe } from "effect/Function"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { type AccessToken, isSame } from "../../AccessToken.ts"
 import { type ConfigurationError, isTransient, type TokenError } from "../../TokenError.ts"
@@ -79,6 +81,8 @@ interface Shared {
   readonly notes: Notes
   /** The last failure of a refresh: who meets it again has not caused it. */
   readonly lastFailure: { error: TokenError | undefined }
+  /** What is concealed for the newest token. */
+  readonly concealed: { token: AccessToken | undefined; by: Concealed | undefined }
 }
 
 export const makeMiddleware = (options: Options, tokens: Tokens): Effect.Effect<Authorize, ConfigurationError> =>
@@ -95,7 +99,8 @@ export const makeMiddleware = (options: Options, tokens: Tokens): Effect.Effect<
       dpop,
       headers: dpop === undefined ? [headerName(options.header)] : ["authorization", "dpop"],
       notes: makeNotes(options.origins),
-      lastFailure: { error: undefined }
+      lastFailure: { error: undefined },
+      concealed: { token: undefined, by: undefined }
     }
     return (client, flavour) => makeClient(shared, client, flavour)
   })
@@ -133,14 +138,16 @@ const makeClient = <E, R, E2>(
         onSuccess: (response): Result => {
           const token = sent
           if (token === undefined) return Effect.succeed(response)
-          const concealed = concealedBy(shared.headers, token, proofs)
+          const concealed = concealedBy(shared, token, proofs)
           const result = Effect.succeed(new RedactedResponse(response, concealed))
+          // what nearly every response is
+          if (response.status < 300 && shared.memories.isEmpty() && !shared.isRejected(response)) return result
           return judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
         },
         onFailure: (cause): Result => {
           const token = sent
           if (token === undefined) return flavour.fail(cause, request)
-          const concealed = concealedBy(shared.headers, token, proofs)
+          const concealed = concealedBy(shared, token, proofs)
           const result = flavour.fail(concealCause(cause, concealIn(concealed)), request)
           const response = responseIn(cause)
           return response === undefined
@@ -244,12 +251,14 @@ const makeClient = <E, R, E2>(
           : Effect.catchTag(Effect.fail(unauthorized), "Unauthorized", () => recover(origin, rejected))
     )
 
+  const concealedInSpans = makeConcealedInSpans(shared.headers)
+
   return HttpClient.makeWith(
     Effect.flatMap((request: Request): Effect.Effect<Response, E | E2 | HttpClientError.RequestError, R> => {
       const origin = shared.originOf(request.url)
       if (origin === "other") return shared.notes.passThrough(request, client.execute(request))
       if (origin === "relative") return Effect.fail(relativeUrl(request))
-      return concealedInSpans(shared.headers, authorized(request, origin))
+      return concealedInSpans(authorized(request, origin))
     }),
     Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
   )
@@ -260,26 +269,34 @@ const unauthorized = { _tag: "Unauthorized" } as const
 
 const noProofs: Array<string> = []
 
+/** Made once per token, as long as there are no proofs. */
 const concealedBy = (
-  headers: ReadonlyArray<string>,
+  { concealed, headers }: Pick<Shared, "concealed" | "headers">,
   token: AccessToken,
   proofs: ReadonlyArray<string>
-): Concealed => ({
-  headers,
-  secrets: () => [Redacted.value(token.value), ...proofs]
-})
+): Concealed => {
+  if (proofs === noProofs && concealed.token === token && concealed.by !== undefined) return concealed.by
+  const by = { headers, secrets: () => [Redacted.value(token.value), ...proofs] }
+  concealed.token = token
+  concealed.by = by
+  return by
+}
 
-/** A program may have replaced the list of headers that spans do not show. */
-const concealedInSpans = <A, E, R>(
-  names: ReadonlyArray<string>,
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
-  Effect.withFiberRuntime<A, E, R>((fiber) => {
-    const redacted = fiber.getFiberRef(Headers.currentRedactedNames)
-    return names.every((name) => redacted.includes(name))
-      ? effect
-      : Effect.locally(effect, Headers.currentRedactedNames, [...redacted, ...names])
-  })
+/** A program may have replaced the list of headers that spans do not show. Nearly always it holds these. */
+const makeConcealedInSpans = (names: ReadonlyArray<string>) => {
+  /** The last list that had all names in it. */
+  let complete: ReadonlyArray<string | RegExp> | undefined
+  return <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+    const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
+    const redacted: ReadonlyArray<string | RegExp> = fiber?.getFiberRef(Headers.currentRedactedNames) ?? []
+    if (redacted === complete) return effect
+    if (!names.every((name) => redacted.includes(name))) {
+      return Effect.locally(effect, Headers.currentRedactedNames, [...redacted, ...names])
+    }
+    complete = redacted
+    return effect
+  }
+}
 
 const relativeUrl = (request: Request): HttpClientError.RequestError =>
   new HttpClientError.RequestError({

@@ -12,8 +12,6 @@ import { type Concealed, concealRequest, makeConceal } from "./conceal.ts"
 
 /** No private fields, so that it works behind a `Proxy` and under `Object.create`. */
 export class RedactedResponse implements HttpClientResponse.HttpClientResponse {
-  readonly [HttpClientResponse.TypeId]: HttpClientResponse.TypeId = HttpClientResponse.TypeId
-  readonly [HttpIncomingMessage.TypeId]: HttpIncomingMessage.TypeId = HttpIncomingMessage.TypeId
   /** A function, so that nothing prints what stands behind it. */
   readonly original: () => HttpClientResponse.HttpClientResponse
   readonly concealed: Concealed
@@ -21,6 +19,12 @@ export class RedactedResponse implements HttpClientResponse.HttpClientResponse {
   constructor(original: HttpClientResponse.HttpClientResponse, concealed: Concealed) {
     this.original = () => original
     this.concealed = concealed
+  }
+  get [HttpClientResponse.TypeId](): HttpClientResponse.TypeId {
+    return HttpClientResponse.TypeId
+  }
+  get [HttpIncomingMessage.TypeId](): HttpIncomingMessage.TypeId {
+    return HttpIncomingMessage.TypeId
   }
   get request() {
     return concealRequest(this.original().request, this.concealed.headers)
