@@ -528,6 +528,35 @@ describe("TokenService", () => {
           assert.strictEqual(yield* service.get, first)
         }).pipe(Effect.provide(TokenService.layerStatic(token))))
     }
+
+    it.effect("layerStatic takes white space off; a token that a header must not carry is a ConfigurationError", () =>
+      Effect.gen(function*() {
+        const get = (token: string) =>
+          Effect.flatMap(TokenService.TokenService, (service) => service.get).pipe(
+            Effect.provide(TokenService.layerStatic(token))
+          )
+        assert.strictEqual(value(yield* get(" fixed\n")), "fixed")
+        for (const token of ["a\nMARKED", "a MARKED", "MARKED\u00e9", ""]) {
+          const error = yield* Effect.flip(get(token))
+          assert.strictEqual(error._tag, "ConfigurationError")
+          assert.notInclude(String(error) + JSON.stringify(error), "MARKED")
+        }
+      }))
+
+    it.scoped("a grant of one's own is checked likewise: a typed error, and the token is not shown", () =>
+      Effect.gen(function*() {
+        const get = (text: string) =>
+          Effect.gen(function*() {
+            const { grant } = scriptedGrant(() => issue(text))
+            return yield* (yield* make({ grant })).get
+          })
+        assert.strictEqual(value(yield* get(" fixed ")), "fixed")
+        for (const text of ["a\nMARKED", "a MARKED"]) {
+          const error = yield* Effect.flip(get(text))
+          assert.strictEqual(error._tag, "InvalidTokenResponse")
+          assert.notInclude(String(error) + JSON.stringify(error), "MARKED")
+        }
+      }))
   })
 
   describe("with a storage", () => {

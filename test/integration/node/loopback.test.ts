@@ -304,6 +304,30 @@ describe.each(flows)("the listener of the $name grant", (flow) => {
       agent.destroy()
     }))
 
+  it.effect("takes many requests on one connection without a warning of Node.js", () =>
+    Effect.gen(function*() {
+      const { finish, home, port } = yield* begin(flow)
+      const warnings: Array<string> = []
+      const hear = (warning: Error) => void warnings.push(warning.name)
+      process.on("warning", hear)
+      yield* Effect.async<void>((resume) => {
+        const socket = Net.connect(port, "127.0.0.1", () => {
+          socket.write(`GET /other HTTP/1.1\r\nhost: ${home.host}\r\n\r\n`.repeat(40))
+        })
+        let seen = ""
+        socket.setEncoding("utf8").on("data", (text: string) => {
+          seen += text
+          if (seen.includes("404")) socket.destroy()
+        })
+        socket.once("close", () => resume(Effect.void))
+        socket.on("error", () => {})
+      })
+      yield* finish
+      yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      process.off("warning", hear)
+      assert.deepStrictEqual(warnings, [])
+    }))
+
   it.effect("is closed after the time-out, whose default is 5 minutes", () =>
     Effect.gen(function*() {
       const { fiber, port, url } = yield* begin(flow)

@@ -147,6 +147,9 @@ describe("tokenValues", () => {
     assert.deepStrictEqual(tokenValues("access_token=abc&token_type=Bearer&REFRESH_TOKEN=def"), ["abc", "def"])
     assert.deepStrictEqual(tokenValues("{\"access_token\":\"cut of"), ["cut of"])
     assert.deepStrictEqual(tokenValues("no access_token here"), [])
+    // then the text is not shown at all
+    assert.isDefined(tokenValues("access_token=a&".repeat(16)))
+    assert.isUndefined(tokenValues("access_token=a&".repeat(17)))
   })
 })
 

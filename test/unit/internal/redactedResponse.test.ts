@@ -38,6 +38,12 @@ describe("RedactedResponse", () => {
     assert.strictEqual(answer.request.headers["authorization"], "<redacted>")
   })
 
+  it("that echoes the token in a header is shown without it, and gives the header as it came", () => {
+    const { answer } = answerTo(new Response("", { headers: { "x-echo": "Bearer SECRET" } }))
+    assert.strictEqual(answer.headers["x-echo"], "Bearer SECRET")
+    assert.notInclude(shown(answer), "SECRET")
+  })
+
   it.effect("has the body of the original, in each form", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* text("hello").answer.text, "hello")
