@@ -38,6 +38,19 @@ describe("RedactedResponse", () => {
     assert.strictEqual(answer.request.headers["authorization"], "<redacted>")
   })
 
+  it.effect("works behind a Proxy and under Object.create, as observers and spies wrap it", () =>
+    Effect.gen(function*() {
+      for (
+        const wrap of [(answer: object) => new Proxy(answer, {}), (answer: object) => Object.create(answer) as object]
+      ) {
+        const wrapped = wrap(text("hello").answer) as RedactedResponse
+        assert.isTrue(HttpClientResponse.TypeId in wrapped)
+        assert.deepStrictEqual([wrapped.status, wrapped.request.url], [203, request.url])
+        assert.strictEqual(yield* wrapped.text, "hello")
+        assert.notInclude(shown(wrapped), "SECRET")
+      }
+    }))
+
   it("that echoes the token in a header is shown without it, and gives the header as it came", () => {
     const { answer } = answerTo(new Response("", { headers: { "x-echo": "Bearer SECRET" } }))
     assert.strictEqual(answer.headers["x-echo"], "Bearer SECRET")
