@@ -106,7 +106,7 @@ describe("the wait", () => {
       assert.deepStrictEqual(
         err,
         ["2m 30s", "1m 30s", "30s"].map((left) =>
-          `Waiting for the sign-in in the browser, ${left} left (the answer comes to http://127.0.0.1:${port})`
+          `Waiting for the sign-in in the browser, ${left} left (the response comes to http://127.0.0.1:${port})`
         )
       )
       assert.deepStrictEqual(out, [])
