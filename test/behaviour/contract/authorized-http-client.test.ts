@@ -775,6 +775,18 @@ describe("Alf.layer", () => {
       assert.deepStrictEqual(form.get("scope")!.split(" ").sort(), ["a", "b"])
     }))
 
+  it.scoped("\"any\": two thousand origins that reject every token share one budget of about ten token requests", () =>
+    Effect.gen(function*() {
+      const server = serve({ api: () => text("no", 401) })
+      const { httpClient } = yield* pipeline(server, { origins: "any" })
+      for (let n = 0; n < 2_000; n++) {
+        assert.strictEqual((yield* httpClient.get(`https://api-${n}.example`)).status, 401)
+      }
+      assert.isAtMost(server.tokenRequests.length, 12)
+      // each request is sent, and at most once more
+      assert.isAtMost(server.apiRequests.length, 2_012)
+    }))
+
   it.effect("layerConfig: the secret as an Effect, tokenRetry as a Schedule, a grant, and \"any\"", () =>
     Effect.gen(function*() {
       let reads = 0
