@@ -3,7 +3,7 @@
  * `util.inspect` or `Cause.pretty`. The whole library runs here with marked secrets, over servers that echo all they
  * are sent, and whatever it shows is searched for the marks.
  */
-import { HttpClient, HttpClientError, HttpClientRequest } from "@effect/platform"
+import { Headers, HttpClient, HttpClientError, HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
@@ -335,6 +335,24 @@ describe("a program that goes well shows no secret", () => {
       for (const mark of ["MARKED-refresh-0", "MARKED-refresh-1", "MARKED-access-1", "MARKED-access-3"]) {
         assertOnTheWire(http, mark)
       }
+    }))
+
+  it.effect("in spans, where the program has replaced the list of headers that they do not show", () =>
+    Effect.gen(function*() {
+      let issued = 0
+      const http = scripted((request) => isAuth(request) ? goodToken(`MARKED-access-${++issued}`) : json({}))
+      for (const header of [undefined, { name: "x-own-token" }]) {
+        const layer = Alf.layer({ ...options, header, clientAuthentication: ClientAuthentication.basic })
+        const program = Effect.locally(
+          Effect.provide(Effect.zipRight(typed, dropIn), layer),
+          Headers.currentRedactedNames,
+          []
+        )
+        const exit = yield* watched(http, program)
+        assert.isTrue(Exit.isSuccess(exit))
+      }
+      assertOnTheWire(http, "Bearer MARKED-access-1")
+      assertOnTheWire(http, "\"x-own-token\":\"MARKED-access-2\"")
     }))
 
   it.effect("in the context and the fiber while a token request is under way", () =>
