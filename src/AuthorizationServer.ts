@@ -25,6 +25,7 @@ import {
   insertedUrl,
   invalidDocument,
   isSecure,
+  type Members,
   reader,
   shownUrl
 } from "./internal/endpoint/discovery.ts"
@@ -95,10 +96,9 @@ export class Metadata extends Schema.Class<Metadata>("effect-alf/AuthorizationSe
     if (tokenEndpoint === "" && authorizationEndpoint === undefined) {
       return invalidDocument(issuer, "The metadata document has no token_endpoint")
     }
-    for (const [name, url] of Object.entries({ ...endpoints, ...aliases })) {
-      if (url !== undefined && !isSecure(url)) {
-        return invalidDocument(issuer, `${name} in the metadata document is neither https nor loopback`)
-      }
+    const insecure = insecureEndpoint({ ...endpoints, mtlsEndpointAliases: aliases })
+    if (insecure !== undefined) {
+      return invalidDocument(issuer, `${insecure} in the metadata document is neither https nor loopback`)
     }
     return Either.right(
       new Metadata({
@@ -120,6 +120,29 @@ export class Metadata extends Schema.Class<Metadata>("effect-alf/AuthorizationSe
       })
     )
   }
+}
+
+const endpointNames = [
+  "tokenEndpoint",
+  "authorizationEndpoint",
+  "deviceAuthorizationEndpoint",
+  "revocationEndpoint",
+  "pushedAuthorizationRequestEndpoint",
+  "registrationEndpoint"
+] as const
+
+/** The name of an endpoint that secrets must not be sent to. The name of an alias is the server's own, and not shown. */
+const insecureEndpoint = (
+  metadata:
+    & {
+      readonly [name in typeof endpointNames[number]]?: string | undefined
+    }
+    & { readonly mtlsEndpointAliases?: Readonly<Record<string, string>> | undefined }
+): string | undefined => {
+  const isInsecure = (url = "") => url !== "" && !isSecure(url)
+  const aliases = Object.values(metadata.mtlsEndpointAliases ?? {})
+  return endpointNames.find((name) => isInsecure(metadata[name])) ??
+    (aliases.some((url) => isInsecure(url)) ? "an endpoint of mtlsEndpointAliases" : undefined)
 }
 
 const aliasesOf = (value: unknown): Readonly<Record<string, string>> | undefined =>
@@ -283,14 +306,15 @@ export const discover = (
     readonly expectedIssuer?: string | undefined
   } = {}
 ): Effect.Effect<Metadata, DiscoveryError, HttpClient.HttpClient> =>
-  Effect.flatMap(makeExecute, (execute) => discoverWith(execute, issuer, options.expectedIssuer))
+  Effect.flatMap(makeExecute, (execute) => discoverWith(execute, { issuer, expectedIssuer: options.expectedIssuer }))
 
 const discoverWith = (
   execute: Execute,
-  issuer: string,
-  expectedIssuer = issuer
+  { expectedIssuer: expected, issuer }: { readonly issuer: string; readonly expectedIssuer: string | undefined },
+  timeout?: Duration.Duration
 ): Effect.Effect<Metadata, DiscoveryError> =>
   Effect.gen(function*() {
+    const expectedIssuer = expected ?? issuer
     const url = yield* Either.mapLeft(
       endpointUrl("issuer", issuer),
       ({ issue }) => new DiscoveryError({ url: shownUrl(issuer), reason: "Invalid", description: issue })
@@ -301,7 +325,8 @@ const discoverWith = (
       appendedUrl(url, "openid-configuration")
     ])
     for (const candidate of candidates) {
-      const document = yield* fetchDocument(execute, candidate, (members) => typeof members["issuer"] === "string")
+      const hasIssuer = (members: Members) => typeof members["issuer"] === "string"
+      const document = yield* fetchDocument(execute, candidate, hasIssuer, timeout)
       if (Option.isNone(document)) continue
       if (document.value["issuer"] !== expectedIssuer) {
         return yield* new DiscoveryError({
@@ -358,7 +383,7 @@ export const makeWithSend = (options: Options): Effect.Effect<
     yield* checkAuthentication(options, configured)
 
     const metadata = configured._tag === "Known" ? Effect.succeed(configured.metadata) : yield* keepFresh(
-      pipe(discoverWith(execute, configured.issuer, configured.expectedIssuer), Effect.retry(schedule))
+      pipe(discoverWith(execute, configured, timeout), Effect.retry(schedule))
     )
     const request = makeAuthenticatedRequest({
       execute,
@@ -454,6 +479,9 @@ const configuredServer = (options: Options): Effect.Effect<Configured, Configura
       if (tokenEndpoint !== "" || authorizationEndpoint === undefined) {
         yield* endpointUrl("metadata.tokenEndpoint", tokenEndpoint)
       }
+      const insecure = insecureEndpoint(metadata)
+      yield* check(insecure === undefined, () =>
+        `metadata: ${insecure} is neither https nor loopback: write an absolute URL that is`)
       return { _tag: "Known", metadata, identity: [metadata.issuer, metadata.tokenEndpoint] }
     }
     if (options.issuer !== undefined) {

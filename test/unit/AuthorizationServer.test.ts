@@ -1,4 +1,4 @@
-import { type HttpClient, HttpClientError, UrlParams } from "@effect/platform"
+import { HttpClient, HttpClientError, HttpClientRequest, UrlParams } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Either, Fiber, Layer, Redacted, TestClock } from "effect"
 import { Alf, AuthorizationServer, ClientAuthentication, TokenError, TokenStorage } from "effect-alf"
@@ -158,6 +158,23 @@ describe("discovery", () => {
       assert.strictEqual((yield* Effect.flip(discover(tls))).reason, "Invalid")
     }))
 
+  it.effect("an alias beside it makes no plain http endpoint usable, and no name of an alias is shown", () =>
+    Effect.gen(function*() {
+      const covered = serverWith({
+        [urls[0]]: () =>
+          json({
+            ...usual,
+            token_endpoint: "http://auth.test/token",
+            mtls_endpoint_aliases: { token_endpoint: "https://mtls.auth.test/token" }
+          })
+      })
+      assert.strictEqual((yield* Effect.flip(discover(covered))).reason, "Invalid")
+      const named = serverWith({
+        [urls[0]]: () => json({ ...usual, mtls_endpoint_aliases: { "line\nbreak": "http://auth.test" } })
+      })
+      assert.notInclude((yield* Effect.flip(discover(named))).message, "break")
+    }))
+
   it.effect("cuts a document off after 1 MiB", () =>
     Effect.gen(function*() {
       const server = serverWith({ [urls[0]]: () => json({ ...usual, padding: "x".repeat(2 * 1024 * 1024) }) })
@@ -223,6 +240,23 @@ describe("the metadata of a client", () => {
       yield* endpoint
       yield* settle
       assert.strictEqual(yield* endpoint, "https://auth.test/2/token")
+    }))
+
+  it.scoped("that never comes is given up after tokenTimeout, for every attempt, and asked for anew", () =>
+    Effect.gen(function*() {
+      let isHanging = true
+      const http = scripted((request) =>
+        request.url.endsWith("/token") ? goodToken("token") : isHanging ? Effect.never : json(usual)
+      )
+      const { tokens } = yield* connect(http, { tokenTimeout: "3 seconds", tokenRetry: { times: 1 } })
+      const fiber = yield* Effect.fork(Effect.flip(tokens.get))
+      for (let n = 0; n < 10; n++) yield* TestClock.adjust("1 second")
+      const error = fiber.unsafePoll() === null ? undefined : yield* Fiber.join(fiber)
+      assert.isTrue(error?._tag === "DiscoveryError" && error.reason === "Transport")
+      assert.lengthOf(http.requests, 2)
+      isHanging = false
+      yield* TestClock.adjust("1 minute")
+      yield* tokens.get
     }))
 
   it.scoped("names the storage key by the configured issuer, never by a discovered URL", () =>
@@ -402,6 +436,34 @@ describe("a request to an endpoint", () => {
       assert.isUndefined(sent?.headers["b3"])
     }))
 
+  it.effect("carries the User-Agent of a client below that sets one", () =>
+    Effect.gen(function*() {
+      const http = scripted(() => json({}))
+      const below = HttpClient.mapRequest(http.client, HttpClientRequest.setHeader("user-agent", "program/1"))
+      const server = yield* serverOf({ layer: Layer.succeed(HttpClient.HttpClient, below) })
+      yield* server.request("token", params)
+      assert.strictEqual(http.requests[0]?.headers["user-agent"], "program/1")
+    }))
+
+  it.effect("goes to no endpoint of one's own metadata that is plain http beyond loopback", () =>
+    Effect.gen(function*() {
+      const http = scripted(() => json({}))
+      for (
+        const wrong of [
+          { revocationEndpoint: "http://auth.test/revoke" },
+          { deviceAuthorizationEndpoint: "not a URL" },
+          { mtlsEndpointAliases: { tokenEndpoint: "http://mtls.auth.test/token" } }
+        ]
+      ) {
+        assert.strictEqual((yield* Effect.flip(serverOf(http, wrong)))._tag, "ConfigurationError")
+      }
+      yield* serverOf(http, {
+        revocationEndpoint: "http://127.0.0.1:8080/revoke",
+        grantTypesSupported: ["client_credentials"],
+        requirePushedAuthorizationRequests: true
+      })
+    }))
+
   it.effect("with once is sent again only if the server cannot have received it", () =>
     Effect.gen(function*() {
       const refused = Object.assign(new Error("connect"), { code: "ECONNREFUSED" })
@@ -447,7 +509,7 @@ describe("a request to an endpoint", () => {
       assert.notInclude(String(error), "MARKED")
     }))
 
-  it.effect("that follows no redirect, whatever a client below throws", () =>
+  it.effect("shows nothing of what a client below throws", () =>
     Effect.gen(function*() {
       const server = yield* serverOf(scripted((request) =>
         Effect.fail(
@@ -461,5 +523,15 @@ describe("a request to an endpoint", () => {
       const error = yield* Effect.flip(server.request("token", params))
       assert.instanceOf(error, TokenError.TokenRequestError)
       assert.notInclude(String(error), "MARKED")
+    }))
+
+  it.effect("uses no response of a client below that followed a redirect", () =>
+    Effect.gen(function*() {
+      const followed = () => Object.defineProperty(goodToken("token"), "redirected", { value: true })
+      const error = yield* Effect.flip(
+        Effect.flatMap(serverOf(scripted(followed)), (server) => server.request("token", params))
+      )
+      assert.isTrue(error._tag === "TokenRequestError" && error.reason === "Transport")
+      assert.include(error.message, "followRedirects")
     }))
 })

@@ -1,14 +1,18 @@
 /** Metadata documents at well-known URLs (RFC 8414 §3, RFC 9728 §3). */
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import { DiscoveryError } from "../../TokenError.ts"
 import { isLoopback } from "../options.ts"
+import { hardTimeout } from "../timeout.ts"
 import type { Execute } from "./execute.ts"
 import { parseMembers, type RawResponse } from "./readTokenResponse.ts"
 
 export type Members = Readonly<Record<string, unknown>>
+
+const defaultTimeout = Duration.seconds(10)
 
 /**
  * The document at a URL. `None` if there is none here, so that the next URL is tried; a failure that another attempt could
@@ -17,9 +21,13 @@ export type Members = Readonly<Record<string, unknown>>
 export const fetchDocument = (
   execute: Execute,
   url: string,
-  isDocument: (members: Members) => boolean
-): Effect.Effect<Option.Option<Members>, DiscoveryError> =>
-  Effect.matchEffect(execute(HttpClientRequest.get(url, { acceptJson: true })), {
+  isDocument: (members: Members) => boolean,
+  timeout: Duration.Duration = defaultTimeout
+): Effect.Effect<Option.Option<Members>, DiscoveryError> => {
+  const response = hardTimeout(execute(HttpClientRequest.get(url, { acceptJson: true })), timeout, () => ({
+    description: `No response within ${Duration.format(timeout)}`
+  }))
+  return Effect.matchEffect(response, {
     onFailure: ({ description }) => Effect.fail(new DiscoveryError({ url, reason: "Transport", description })),
     onSuccess: (response) => {
       if (isTransientStatus(response.status)) {
@@ -39,6 +47,7 @@ export const fetchDocument = (
       return Effect.succeed(Option.filter(membersOf(response), isDocument))
     }
   })
+}
 
 const membersOf = (response: RawResponse): Option.Option<Members> =>
   response.status >= 200 && response.status < 300 ? parseMembers(response.text) : Option.none()
