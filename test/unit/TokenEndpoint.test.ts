@@ -24,7 +24,7 @@ import {
   Schedule,
   TestClock
 } from "effect"
-import { ClientAuthentication, TokenEndpoint, TokenError, TokenMetrics } from "effect-alf"
+import { Alf, ClientAuthentication, TokenEndpoint, TokenError, TokenMetrics } from "effect-alf"
 import { inspect } from "node:util"
 import { recordLogs, recordSpans } from "../support/recorders.ts"
 import { broken, goodToken, json, type Received, type Scripted, scripted } from "../support/scriptedClient.ts"
@@ -871,6 +871,18 @@ describe("retries", () => {
       assert.strictEqual(http.requests.length, 13)
       assert.isAtMost(Math.max(...http.pauses()), 10_001)
       assert.isAtLeast(http.pauses().at(-1) ?? 0, 8_000)
+    }))
+
+  it.effect("with options that cannot work are a ConfigurationError, of the whole layer too", () =>
+    Effect.gen(function*() {
+      // what a program in JavaScript may give
+      const bad = JSON.parse("\"soon\"")
+      for (const tokenRetry of [{ maxDelay: bad }, { base: bad }, { factor: 0 }, { times: -1 }, { statuses: [bad] }]) {
+        const options = { tokenEndpoint: url, clientId: "client", origins: ["https://api.test"], tokenRetry }
+        const http = scripted(() => goodToken("token"))
+        const error = yield* Effect.flip(Effect.scoped(Effect.provide(Alf.make(options), http.layer)))
+        assert.strictEqual(error._tag, "ConfigurationError")
+      }
     }))
 
   it.effect("by a Schedule of one's own replace it all: it sees each error and decides", () =>

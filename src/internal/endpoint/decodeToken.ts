@@ -49,7 +49,7 @@ export const decodeToken = (
   if (!isHeaderSafe(value)) return Either.left("access_token has a character that a header must not carry")
   return Either.map(presentedType(type, options.isDPoP), (type) => {
     const lifetime = readLifetime(expires_in, options.defaultExpiresIn)
-    const isTooLarge = JSON.stringify(others).length > maxExtra
+    const left = leftOut(others)
     return {
       token: new AccessToken({
         value: Redacted.make(value),
@@ -60,15 +60,20 @@ export const decodeToken = (
         refreshToken: typeof refreshToken === "string" && refreshToken !== ""
           ? Option.some(Redacted.make(refreshToken))
           : Option.none(),
-        extra: Redacted.make(isTooLarge ? {} : others)
+        extra: Redacted.make(Option.isSome(left) ? {} : others)
       }),
-      warning: Option.orElse(
-        lifetime.warning,
-        () => isTooLarge ? Option.some("its other members are larger than 64 KiB and were left out") : Option.none()
-      )
+      warning: Option.orElse(lifetime.warning, () => left)
     }
   })
 }
+
+/** Why the other members cannot be kept: nested too deeply, or made by `mapTokenResponse` of what JSON does not have. */
+const leftOut = (others: Readonly<Record<string, unknown>>): Option.Option<string> =>
+  Option.match(Option.liftThrowable(() => JSON.stringify(others).length)(), {
+    onNone: () => Option.some("its other members cannot be written as JSON and were left out"),
+    onSome: (length) =>
+      length > maxExtra ? Option.some("its other members are larger than 64 KiB and were left out") : Option.none()
+  })
 
 const presentedType = (type: unknown, isDPoP: boolean): Either.Either<string, string> => {
   const name = typeof type === "string" ? type.toLowerCase() : ""
@@ -92,7 +97,7 @@ interface Lifetime {
 }
 
 const readLifetime = (expiresIn: unknown, defaultExpiresIn: Option.Option<Duration.Duration>): Lifetime => {
-  const fallback = Option.map(defaultExpiresIn, Duration.toSeconds)
+  const fallback = Option.map(defaultExpiresIn, (duration) => Math.min(Duration.toSeconds(duration), maxExpiresIn))
   if (expiresIn === undefined || expiresIn === null) return { seconds: fallback, warning: Option.none() }
   const seconds = typeof expiresIn === "string" && /^\s*\d+(\.\d+)?\s*$/.test(expiresIn) ? Number(expiresIn) : expiresIn
   return typeof seconds === "number" && seconds >= 0

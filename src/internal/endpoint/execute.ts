@@ -4,7 +4,6 @@ import * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
@@ -53,8 +52,12 @@ const redirected: Broken = {
   isUnsent: false
 }
 
-const wasRedirected = (response: HttpClientResponse.HttpClientResponse): boolean =>
-  "source" in response && response.source instanceof Response && response.source.redirected
+/** The response of fetch is within one that ends the request when its body is not read. */
+const wasRedirected = (response: object): boolean => {
+  if ("source" in response) return response.source instanceof Response && response.source.redirected
+  return "original" in response && typeof response.original === "object" && response.original !== null &&
+    wasRedirected(response.original)
+}
 
 const isStatusError = (error: HttpClientError.HttpClientError | Broken): error is HttpClientError.ResponseError =>
   error._tag === "ResponseError" && error.reason === "StatusCode" && !isTokenError(error.cause)

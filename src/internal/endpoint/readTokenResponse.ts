@@ -210,14 +210,14 @@ const toErrorResponse = (
     errorUri: member("error_uri"),
     retryAfter: response.retryAfter,
     body: shown(response.text),
-    hint: redirectHint(response) ?? hint?.(response.status, error)
+    hint: Option.getOrUndefined(Option.map(redirectHint(response), shown)) ?? hint?.(response.status, error)
   })
 }
 
-const redirectHint = ({ location, status }: RawResponse): string | undefined =>
+const redirectHint = ({ location, status }: RawResponse): Option.Option<string> =>
   status >= 300 && status < 400 && location !== undefined
-    ? `It redirects to ${location}, which is not followed. Configure that URL if it is right`
-    : undefined
+    ? Option.some(`It redirects to ${location}, which is not followed. Configure that URL if it is right`)
+    : Option.none()
 
 /** Registered codes are shown even where a short secret happens to be part of one. */
 const isErrorCode = (u: unknown): u is string =>

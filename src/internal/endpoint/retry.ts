@@ -2,6 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { type ConfigurationError, isTransient, type TokenError } from "../../TokenError.ts"
 import { check, finiteDuration } from "../options.ts"
@@ -78,10 +79,8 @@ const slack = Duration.seconds(30)
 export const longestRequest = (retry: Retry, timeout: Duration.Duration): Duration.Duration => {
   if (Schedule.isSchedule(retry)) return longestOfSchedule
   const times = retry.times ?? defaults.times
-  const pauses = Duration.times(
-    Duration.max(maxRetryAfter, Duration.decode(retry.maxDelay ?? defaults.maxDelay)),
-    times
-  )
+  const maxDelay = Option.getOrElse(Duration.decodeUnknown(retry.maxDelay ?? defaults.maxDelay), () => maxRetryAfter)
+  const pauses = Duration.times(Duration.max(maxRetryAfter, maxDelay), times)
   return Duration.sum(Duration.sum(Duration.times(timeout, times + 1), pauses), slack)
 }
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, type Duration, Either, FastCheck as fc, Option, Redacted } from "effect"
+import { DateTime, Duration, Either, FastCheck as fc, Option, Redacted } from "effect"
 import { AccessToken } from "effect-alf"
 import { decodeToken } from "../../../src/internal/endpoint/decodeToken.ts"
 import { scopes } from "../../../src/internal/scope.ts"
@@ -112,6 +112,25 @@ describe("decodeToken", () => {
     assert.deepStrictEqual(Redacted.value(token.extra), {})
     assert.include(Option.getOrThrow(warning), "64 KiB")
     assert.isTrue(Option.isNone(decoded({ id_token: "x".repeat(60 * 1024) }).warning))
+  })
+
+  it("leaves other members out that cannot be written as JSON, with a warning", () => {
+    const circular: Record<string, unknown> = {}
+    circular["self"] = circular
+    const deep: unknown = JSON.parse("[".repeat(400_000) + "]".repeat(400_000))
+    for (const member of [deep, circular, 10n]) {
+      const { token, warning } = decoded({ member })
+      assert.deepStrictEqual(Redacted.value(token.extra), {})
+      assert.include(Option.getOrThrow(warning), "left out")
+    }
+  })
+
+  it("ends a token at the last date there is, however long defaultExpiresIn", () => {
+    const result = decodeToken({ access_token: "abc" }, {
+      ...options,
+      defaultExpiresIn: Option.some(Duration.days(1e12))
+    })
+    assert.isTrue(Either.isRight(result))
   })
 
   it("reads an access token of 64 KiB, and refuses a longer one", () => {

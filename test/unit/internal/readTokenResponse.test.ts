@@ -69,6 +69,16 @@ describe("decodeMembers", () => {
     assert.strictEqual(error, "bad_<redacted>")
   })
 
+  it("strikes a secret out of the hint that names a redirect's URL", () => {
+    const error = refusal("", {
+      status: 302,
+      location: "https://auth.test/login/a-long-client-secret",
+      secrets: ["a-long-client-secret"]
+    })
+    assert.include(error.hint, "https://auth.test/login/")
+    assert.notInclude(`${error.hint}${error.message}`, "a-long-client-secret")
+  })
+
   it("takes only a 2xx for a success", () => {
     for (const status of [200, 201, 299]) assert.isTrue(Either.isRight(decode(token, { status })), `${status}`)
     for (const status of [199, 300, 302, 400, 500]) assert.strictEqual(refusal(token, { status }).status, status)
