@@ -76,20 +76,28 @@ const options: Readonly<Record<string, Alf.Options>> = {
   "HubSpot": post,
   "Strava": post,
   "FedEx": post,
+  "eBay": by({}),
+  "PayPal": by({}),
+  "Snowflake": by({}),
+  "Xero": by({ grant: Grant.refreshTokenOnly({ initial: Redacted.make("refresh-token") }) }),
   "SAP XSUAA": basicRaw,
   "Cloud Foundry UAA": basicRaw,
   "Salesforce": by({ grant: assertion }),
   "DocuSign": by({ grant: assertion }),
   "Zoom": by({ grant: Grant.make({ grantType: "account_credentials", params: { account_id: "account" } }) }),
   "Zoho": by({ header: { scheme: "Zoho-oauthtoken" } }),
-  "Amazon SP-API": by({ header: { name: "x-amz-access-token" }, isRejected: ({ status }) => status === 403 }),
+  "Amazon SP-API": by({
+    header: { name: "x-amz-access-token" },
+    isRejected: ({ status }) => status === 401 || status === 403
+  }),
   "Shopify": by({ header: { name: "X-Shopify-Access-Token" } }),
   "BigCommerce": by({ header: { name: "X-Auth-Token" } }),
   "Databricks": forbidden,
   "Microsoft Graph": forbidden,
-  "Atlassian": asJson,
+  "Atlassian": forbidden,
   "Notion": asJson,
   "Vanta": asJson,
+  "Personio v1": asJson,
   "Mailchimp": by({ mapTokenResponse: (members) => members }),
   "Square": by({ mapTokenResponse: (members) => members }),
   "Twitch": by({}),
@@ -100,6 +108,13 @@ describe("docs/providers.md", () => {
   it("has thirty providers and more, each with options here", () => {
     assert.isAtLeast(rows.length, 30)
     assert.deepStrictEqual([...rows].sort(), Object.keys(options).sort())
+  })
+
+  it("says of each provider what was seen, in lines of at most 100 characters", () => {
+    for (const line of page.split("\n").filter((line) => line.startsWith("|"))) {
+      assert.isAtMost(line.length, 100)
+      assert.match(line, /^\|[^|]+\|[^|]+\| \S[^|]*\|$/)
+    }
   })
 
   for (const [name, found] of Object.entries(options)) {
