@@ -36,10 +36,10 @@ const shippedStub = HttpClient.make((request) =>
 /** The plainest cell: the header's text, looked at for each request. */
 const withCell = (client: HttpClient.HttpClient): HttpClient.HttpClient => {
   const cell = { text: "Bearer fixed", until: Number.MAX_SAFE_INTEGER }
-  const read = Effect.sync(() => cell)
+  const read = Effect.sync(() => cell.text)
   return HttpClient.makeWith(
     Effect.flatMap((request: HttpClientRequest.HttpClientRequest) =>
-      Effect.flatMap(read, ({ text }) => client.execute(HttpClientRequest.setHeader(request, "authorization", text)))
+      Effect.flatMap(read, (text) => client.execute(HttpClientRequest.setHeader(request, "authorization", text)))
     ),
     Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
   )

@@ -30,8 +30,9 @@ const program = Effect.gen(function*() {
 })
 
 program.pipe(
-  Effect.provide(authorized),
-  Effect.provide(prompt),
-  Effect.provide(TestAuthorizationServer.layer({ refreshTokens: true })),
+  Effect.provide(authorized.pipe(
+    Layer.provideMerge(prompt),
+    Layer.provideMerge(TestAuthorizationServer.layer({ refreshTokens: true }))
+  )),
   NodeRuntime.runMain
 )

@@ -1,7 +1,7 @@
 /** A Google service account: each token request carries a new assertion that its key has signed. The server is in memory. */
 import { HttpClient } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Effect, Redacted } from "effect"
+import { Console, Effect, Layer, Redacted } from "effect"
 import { Alf } from "effect-alf"
 import * as ClientAssertion from "effect-alf/ClientAssertion"
 import { TestAuthorizationServer } from "effect-alf/testing"
@@ -19,6 +19,11 @@ const json = Redacted.make(JSON.stringify({
   token_uri: TestAuthorizationServer.tokenEndpoint
 }))
 
+const authorized = Alf.layer({
+  ...ClientAssertion.googleServiceAccount(json, { scope: "https://www.googleapis.com/auth/devstorage.read_only" }),
+  origins: ["https://storage.test"]
+})
+
 const program = Effect.gen(function*() {
   const { status } = yield* HttpClient.get("https://storage.test/bucket")
   const [request] = yield* Effect.flatMap(TestAuthorizationServer.TestAuthorizationServer, ({ requests }) => requests)
@@ -28,10 +33,6 @@ const program = Effect.gen(function*() {
 })
 
 program.pipe(
-  Effect.provide(Alf.layer({
-    ...ClientAssertion.googleServiceAccount(json, { scope: "https://www.googleapis.com/auth/devstorage.read_only" }),
-    origins: ["https://storage.test"]
-  })),
-  Effect.provide(TestAuthorizationServer.layer()),
+  Effect.provide(Layer.provideMerge(authorized, TestAuthorizationServer.layer())),
   NodeRuntime.runMain
 )

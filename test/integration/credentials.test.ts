@@ -88,10 +88,11 @@ const losingTwo = Layer.map(FetchHttpClient.layer, (context) => context).pipe(
       Effect.map(HttpClient.HttpClient, (client) => {
         let lost = 0
         return HttpClient.transform(client, (effect, request) =>
-          Effect.flatMap(effect, (response) =>
-            request.url.endsWith("/token") && lost++ < 2
-              ? Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport" }))
-              : Effect.succeed(response)))
+          Effect.filterOrFail(
+            effect,
+            () => !(request.url.endsWith("/token") && lost++ < 2),
+            () => new HttpClientError.RequestError({ request, reason: "Transport" })
+          ))
       })
     ).pipe(Layer.provide(Layer.succeedContext(context)))
   )

@@ -23,6 +23,12 @@ const stores = [
   }
 ]
 
+/** Keeps the whole process from doing anything else. */
+const busy = Effect.sync(() => {
+  const end = performance.now() + 1500
+  while (performance.now() < end);
+})
+
 const makeClient = (clientId: string) =>
   Effect.map(
     Alf.make({ tokenEndpoint: TestAuthorizationServer.tokenEndpoint, clientId, origins: ["https://api.test"] }),
@@ -78,12 +84,7 @@ for (const { isSkipped, layer, name, server } of stores) {
               yield* Effect.sleep("50 millis")
               // timers that are due go before what was received
               yield* Effect.async<void>((resume) => {
-                setImmediate(() => {
-                  Effect.runSync(own.thaw)
-                  const end = performance.now() + 1500
-                  while (performance.now() < end);
-                  resume(Effect.void)
-                })
+                setImmediate(() => resume(Effect.zipRight(own.thaw, busy)))
               })
               yield* Fiber.join(response)
             }).pipe(Effect.provide(context))

@@ -3,7 +3,7 @@
  * family, and somebody has to sign in again (RFC 9700 §4.14.2).
  */
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Duration, Effect, Fiber, Layer, type Scope } from "effect"
+import { Context, Duration, Effect, Fiber, Layer, Runtime, type Scope } from "effect"
 import { answer } from "../support/apiServer.ts"
 import type { Store } from "../support/processes/protocol.ts"
 import { listen, workerOf } from "../support/processes/servers.ts"
@@ -147,11 +147,12 @@ for (const { isSkipped, makeStore, name } of stores) {
             const { revokeAccess, state, workers } = yield* World
             yield* all(workers)
             const before = state.signIns
+            const runPromise = Runtime.runPromise(yield* Effect.runtime())
             let suspended: Worker | undefined
             state.beforeResponse = async (name) => {
               state.beforeResponse = async () => {}
               suspended = workers.find((worker) => worker.name === name)
-              if (suspended !== undefined) await Effect.runPromise(suspended.suspend)
+              if (suspended !== undefined) await runPromise(suspended.suspend)
             }
             yield* revokeAccess
             const answers = yield* Effect.forEach(workers, (worker) => Effect.fork(makeRequests(worker)))
@@ -181,11 +182,12 @@ for (const { isSkipped, makeStore, name } of stores) {
             const { revokeAccess, state, workers } = yield* World
             yield* all(workers)
             const before = state.signIns
+            const runPromise = Runtime.runPromise(yield* Effect.runtime())
             let killed: string | undefined
             state.beforeResponse = async (name) => {
               state.beforeResponse = async () => {}
               killed = name
-              await Effect.runPromise(workers.find((worker) => worker.name === name)?.kill ?? Effect.void)
+              await runPromise(workers.find((worker) => worker.name === name)?.kill ?? Effect.void)
             }
             yield* revokeAccess
             const answers = yield* Effect.forEach(workers, (worker) => Effect.fork(makeRequests(worker)))
