@@ -30,6 +30,7 @@ import type { Grant } from "./Grant.ts"
 import { digest } from "./internal/digest.ts"
 import { inModule } from "./internal/log.ts"
 import { anyDuration, finiteDuration, issue } from "./internal/options.ts"
+import { withAtHand } from "./internal/token/atHand.ts"
 import { Flight } from "./internal/token/flight.ts"
 import { guard, type GuardedStorage } from "./internal/token/guardedStorage.ts"
 import { revokeTokens } from "./internal/token/revoke.ts"
@@ -154,19 +155,24 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
     const key = storageKey(identity, grant.key, options.storageKey)
     const state = yield* Ref.make<TokenState.State<Handle>>(TokenState.initial)
     const current = Ref.get(state)
+    // what the state hands out, for those who look without a step of the runtime
+    let handout: TokenState.Held | undefined
+    const modify = <A>(f: (before: TokenState.State<Handle>) => readonly [A, TokenState.State<Handle>]) =>
+      Ref.modify(state, (before) => {
+        const [result, after] = f(before)
+        handout = after.handout
+        return [result, after]
+      })
     const running = new Map<Running.Running, Fiber.RuntimeFiber<unknown>>()
 
     const tell = (news: TokenState.News<Handle>): Effect.Effect<boolean> =>
-      Ref.modify(state, (before) => TokenState.tell(before, news, now(), windows))
+      modify((before) => TokenState.tell(before, news, now(), windows))
 
     /** Asks the state machine and does what it says. Only the waiting can be interrupted. */
     const ask = (question: (flight: Handle) => TokenState.Question<Handle>): Effect.Effect<AccessToken, TokenError> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(
-          Ref.modify(
-            state,
-            (before) => TokenState.ask(before, question(Waiting.make()), now(), windows)
-          ),
+          modify((before) => TokenState.ask(before, question(Waiting.make()), now(), windows)),
           (decision): Effect.Effect<AccessToken, TokenError> => {
             switch (decision._tag) {
               case "Use":
@@ -269,12 +275,14 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
 
     const needed = ask((flight) => ({ _tag: "Needed", flight }))
 
+    /** The path of nearly every request. */
+    const settled = () => {
+      const now = clock.unsafeCurrentTimeMillis()
+      return TokenState.isUsable(handout, now) && now < handout.refreshAt ? handout : undefined
+    }
+
     return {
-      // the path of nearly every request: one look at the state, no allocation but the flatMap's
-      get: Effect.flatMap(current, ({ handout }) => {
-        const now = clock.unsafeCurrentTimeMillis()
-        return TokenState.isUsable(handout, now) && now < handout.refreshAt ? handout.ready : needed
-      }),
+      get: withAtHand(Effect.suspend(() => settled()?.ready ?? needed), () => settled()?.token),
       refresh: (token) => ask((flight) => ({ _tag: "Rejected", token, flight })),
       reject: (token) => tell({ _tag: "Rejected", token }),
       invalidate: Effect.suspend(() => {
@@ -360,7 +368,8 @@ export const layerStatic = (token: string | Redacted.Redacted): Layer.Layer<Toke
       if (!isHeaderSafe(value)) {
         return issue("token is empty or has a character that a header must not carry: write the token alone")
       }
-      const ready = Effect.succeed(new AccessToken({ value: Redacted.make(value), issuedAt: DateTime.unsafeMake(0) }))
+      const only = new AccessToken({ value: Redacted.make(value), issuedAt: DateTime.unsafeMake(0) })
+      const ready = withAtHand(Effect.succeed(only), () => only)
       return Effect.succeed({ get: ready, refresh: () => ready, invalidate: Effect.void, revoke: Effect.void })
     })
   )

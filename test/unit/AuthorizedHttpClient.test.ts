@@ -1139,6 +1139,34 @@ describe("AuthorizedHttpClient", () => {
         assert.strictEqual(sent, 2)
       }))
 
+    it.scoped("a service whose get was replaced hands out its own tokens", () =>
+      Effect.gen(function*() {
+        const { client, requests } = scripted(() => json({ ok: true }))
+        const { service } = yield* tokenService()
+        let calls = 0
+        const counted = Effect.zipRight(Effect.sync(() => calls++), service.get)
+        const authorized = yield* AuthorizedHttpClient.withToken(client, { origins: [api] }).pipe(
+          Effect.provideService(TokenService.TokenService, { ...service, get: counted })
+        )
+        yield* Effect.repeatN(authorized.get(users), 2)
+        assert.strictEqual(calls, 3)
+        assert.deepStrictEqual(requests.map(authorization), Array(3).fill("Bearer token-0"))
+      }))
+
+    it.scoped("a client that throws when it is given a request shows no token", () =>
+      Effect.gen(function*() {
+        const throwing = HttpClient.mapRequestInput(scripted(() => json({})).client, (request) => {
+          throw new Error(`cannot send ${JSON.stringify(request.headers)}`)
+        })
+        const { dropIn, typed } = yield* make(throwing)
+        for (const client of [dropIn, typed, dropIn]) {
+          const exit = yield* Effect.exit(client.get(users))
+          assert.isTrue(Exit.isFailure(exit))
+          assert.include(inspect(exit, { depth: 9 }), "cannot send")
+          assert.notInclude(inspect(exit, { depth: 9 }), "token-0")
+        }
+      }))
+
     it.scoped("a defect of its client passes through", () =>
       Effect.gen(function*() {
         const { dropIn, typed } = yield* make(HttpClient.make(() => Effect.die("boom")))

@@ -18,6 +18,7 @@ import { type AccessToken, isSame } from "../../AccessToken.ts"
 import { type ConfigurationError, isTransient, type TokenError } from "../../TokenError.ts"
 import * as TokenMetrics from "../../TokenMetrics.ts"
 import { inModule } from "../log.ts"
+import { atHandOf } from "../token/atHand.ts"
 import { discardBody, isReplayable } from "./body.ts"
 import { isNonceChallenge } from "./challenges.ts"
 import { concealCause, type Concealed } from "./conceal.ts"
@@ -111,60 +112,58 @@ const makeClient = <E, R, E2>(
   flavour: Flavour<E2>
 ): HttpClient.HttpClient.With<E | E2 | HttpClientError.RequestError, R> => {
   type Result = Effect.Effect<Response, E | E2, R>
+  type OnRejected = (rejected: Sent<E | E2, R>, origin: string) => Result
 
   const send = shared.dpop === undefined
-    ? (request: Request, token: AccessToken, _: Array<string>): Effect.Effect<Response, E | TokenError, R> =>
-      client.execute(shared.put(request, token))
+    ? (request: Request, token: AccessToken, _: Array<string>): Effect.Effect<Response, E | TokenError, R> => {
+      try {
+        return client.execute(shared.put(request, token))
+      } catch (defect) {
+        // it may show the request: it is concealed like any other
+        return Effect.die(defect)
+      }
+    }
     : sendWithProof(client, shared.dpop)
 
   /**
-   * Gets a token and sends the request. It is wrapped around `execute`: what the client below does to a request, it does to
-   * each one that is sent.
+   * Sends the request. It is wrapped around `execute`: what the client below does to a request, it does to each one that is
+   * sent.
    */
-  const attempt = (
+  const attempt = (request: Request, origin: string, token: AccessToken, onRejected: OnRejected): Result => {
+    const proofs = shared.dpop === undefined ? noProofs : []
+    return Effect.matchCauseEffect(send(request, token, proofs), {
+      onSuccess: (response): Result => {
+        const concealed = concealedBy(shared, token, proofs)
+        const result = Effect.succeed(new RedactedResponse(response, concealed))
+        // what nearly every response is
+        if (response.status < 300 && shared.memories.isEmpty() && !shared.isRejected(response)) return result
+        return judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
+      },
+      onFailure: (cause): Result => {
+        const concealed = concealedBy(shared, token, proofs)
+        const result = flavour.fail(concealCause(cause, concealIn(concealed)), request)
+        const response = responseIn(cause)
+        return response === undefined
+          ? result
+          : judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
+      }
+    })
+  }
+
+  const attemptWith = (
     request: Request,
     origin: string,
     token: Effect.Effect<AccessToken, TokenError>,
-    onRejected: (rejected: Sent<E | E2, R>) => Result
-  ): Result => {
-    let sent: AccessToken | undefined
-    const proofs = shared.dpop === undefined ? noProofs : []
-    return Effect.matchCauseEffect(
-      Effect.flatMap(token, (token) => {
-        sent = token
-        return send(request, token, proofs)
-      }),
-      {
-        onSuccess: (response): Result => {
-          const token = sent
-          if (token === undefined) return Effect.succeed(response)
-          const concealed = concealedBy(shared, token, proofs)
-          const result = Effect.succeed(new RedactedResponse(response, concealed))
-          // what nearly every response is
-          if (response.status < 300 && shared.memories.isEmpty() && !shared.isRejected(response)) return result
-          return judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
-        },
-        onFailure: (cause): Result => {
-          const token = sent
-          if (token === undefined) return flavour.fail(cause, request)
-          const concealed = concealedBy(shared, token, proofs)
-          const result = flavour.fail(concealCause(cause, concealIn(concealed)), request)
-          const response = responseIn(cause)
-          return response === undefined
-            ? result
-            : judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
-        }
-      }
-    )
-  }
+    onRejected: OnRejected
+  ): Result =>
+    Effect.matchCauseEffect(token, {
+      onSuccess: (token) => attempt(request, origin, token, onRejected),
+      onFailure: (cause) => flavour.fail<never>(cause, request)
+    })
 
-  const judge = (
-    sent: Sent<E | E2, R>,
-    origin: string,
-    onRejected: (rejected: Sent<E | E2, R>) => Result
-  ): Result => {
+  const judge = (sent: Sent<E | E2, R>, origin: string, onRejected: OnRejected): Result => {
     const { response, result } = sent
-    if (shared.isRejected(response)) return onRejected(sent)
+    if (shared.isRejected(response)) return onRejected(sent, origin)
     const shown = response.status === 403 ? flavour.forbid(sent) : result
     return shared.memories.isEmpty() || response.status >= 500
       ? shown
@@ -203,7 +202,7 @@ const makeClient = <E, R, E2>(
             ? flavour.reject(rejected)
             : Effect.zipRight(
               known === undefined ? Effect.void : discardBody(response),
-              attempt(request, origin, refreshed, (again) => {
+              attemptWith(request, origin, refreshed, (again) => {
                 outcome = "rejected"
                 return Effect.zipRight(noteRejected(shared, origin, token, again.token), flavour.reject(again))
               })
@@ -240,16 +239,20 @@ const makeClient = <E, R, E2>(
       }
     )
 
-  const authorized = (request: Request, origin: string): Result =>
-    attempt(
-      request,
-      origin,
-      shared.tokens.get,
-      (rejected) =>
-        shared.dpop !== undefined && isNonceChallenge(rejected.response)
-          ? flavour.reject(rejected)
-          : Effect.catchTag(Effect.fail(unauthorized), "Unauthorized", () => recover(origin, rejected))
-    )
+  const onFirstRejected: OnRejected = (rejected, origin) =>
+    shared.dpop !== undefined && isNonceChallenge(rejected.response)
+      ? flavour.reject(rejected)
+      : Effect.catchTag(Effect.fail(unauthorized), "Unauthorized", () => recover(origin, rejected))
+
+  const { get } = shared.tokens
+  const atHand = atHandOf(get)
+
+  const authorized = (request: Request, origin: string): Result => {
+    const token = atHand()
+    return token === undefined
+      ? attemptWith(request, origin, get, onFirstRejected)
+      : attempt(request, origin, token, onFirstRejected)
+  }
 
   const concealedInSpans = makeConcealedInSpans(shared.headers)
 
