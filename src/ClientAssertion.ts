@@ -4,21 +4,21 @@
  *
  * @since 0.2.0
  */
-import * as Clock from "effect/Clock"
-import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import { base64url, type JWTPayload, SignJWT } from "jose"
 import type { ClientAuthentication, Destination } from "./ClientAuthentication.ts"
 import * as Grant from "./Grant.ts"
-import { type Key, type KeyError, knownAlgorithms, makeKeyReader } from "./internal/keys.ts"
+import { ClientAssertionError } from "./internal/assertionError.ts"
 import { finiteDuration, issue } from "./internal/options.ts"
-import { randomName } from "./internal/random.ts"
 import { list } from "./internal/scope.ts"
+import { readCertificate, thumbprintFor } from "./internal/signing/certificate.ts"
+import { type Jwt, signJwt } from "./internal/signing/jwt.ts"
+import { type Key, type KeyError, knownAlgorithms, makeKeyReader, type SigningKey } from "./internal/signing/keys.ts"
+import { parseServiceAccount } from "./internal/signing/serviceAccount.ts"
 import type { ConfigurationError } from "./TokenError.ts"
 
 export type {
@@ -30,20 +30,16 @@ export type {
    * @category models
    */
   Key
-} from "./internal/keys.ts"
+} from "./internal/signing/keys.ts"
 
-/**
- * An assertion that could not be made. The description holds nothing of the key.
- *
- * @since 0.2.0
- * @category errors
- */
-export class ClientAssertionError extends Data.TaggedError("ClientAssertionError")<{
-  readonly description: string
-}> {
-  override get message(): string {
-    return this.description
-  }
+export {
+  /**
+   * An assertion that could not be made. The description holds nothing of the key.
+   *
+   * @since 0.2.0
+   * @category errors
+   */
+  ClientAssertionError
 }
 
 /**
@@ -68,7 +64,10 @@ export interface PrivateKeyJwtOptions {
   readonly algorithm?: string | undefined
   /** The `kid` header. Defaults to the JWK's own. */
   readonly keyId?: string | undefined
-  /** The certificate of the key as PEM, whose SHA-256 becomes the `x5t#S256` header. Defaults to none. */
+  /**
+   * The certificate of the key as PEM, or a chain that begins with it. Its SHA-256 becomes the `x5t#S256` header. Defaults
+   * to no such header.
+   */
   readonly certificate?: string | undefined
   /** The `aud` claim. Defaults to `"issuer"`, which has to be known: by discovery or in the metadata. */
   readonly audience?: Audience | undefined
@@ -83,11 +82,6 @@ export interface PrivateKeyJwtOptions {
   readonly claims?: Readonly<Record<string, unknown>> | undefined
 }
 
-const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
-/** How long an assertion is good for unless the options say otherwise. */
-const lifetime = Duration.minutes(1)
-
 /**
  * A JWT that is signed with the client's private key: `private_key_jwt`.
  *
@@ -96,8 +90,8 @@ const lifetime = Duration.minutes(1)
  * `iss` and `sub` are the client id, `aud` is one string. Each attempt has a new random `jti`, and `iat` and `exp` by the
  * clock. A key that cannot be read or used for an attempt is a `TokenRequestError` "Secret".
  *
- * What can be seen when the layer is built is a `ConfigurationError`: a key that is none, an algorithm that does not fit
- * it, an issuer that is needed and not known.
+ * What can be seen when the layer is built is a `ConfigurationError`: a text that is not a key, an algorithm that does not
+ * fit the key, a certificate of another key, claims that are not JSON, an issuer that is needed and not known.
  *
  * @example
  * ```ts
@@ -118,43 +112,54 @@ const lifetime = Duration.minutes(1)
  */
 export const privateKeyJwt = (options: PrivateKeyJwtOptions): ClientAuthentication => {
   const read = makeKeyReader(options.key, options.algorithm)
-  const audience = options.audience ?? "issuer"
+  const { audience = "issuer", certificate } = options
+  const thumbprint = (key: SigningKey) =>
+    certificate === undefined ? Effect.succeed(undefined) : thumbprintFor(certificate, key)
   return {
     method: "private_key_jwt",
     requiresSecret: false,
     issue: () => Option.none(),
     issueWithoutIssuer: withoutIssuer(audience),
     validate: Effect.gen(function*() {
-      yield* validate(options)
+      yield* checkClaims(options)
       yield* checkAlgorithm(options.algorithm)
-      if (options.certificate !== undefined) yield* Either.mapLeft(der(options.certificate), issue)
       // a key that is read for every attempt may not be there yet
-      if (Redacted.isRedacted(options.key)) {
-        yield* Effect.mapError(read, ({ description }) => issue(`key: ${description}`))
-      }
+      const checked: Effect.Effect<unknown, KeyError> = Redacted.isRedacted(options.key)
+        ? Effect.flatMap(read, thumbprint)
+        : certificate === undefined
+        ? Effect.void
+        : readCertificate(certificate)
+      yield* Effect.mapError(checked, ({ description }) => issue(`clientAuthentication: ${description}`))
     }),
     prove: ({ id }, at) =>
       pipe(
-        Effect.flatMap(read, (key) =>
-          signJwt({
+        Effect.gen(function*() {
+          const key = yield* read
+          const jwt: Jwt = {
             algorithm: key.algorithm,
             keyId: options.keyId ?? key.keyId,
             type: options.type === undefined ? typeFor(audience) : options.type,
-            certificate: options.certificate,
-            expiresIn: options.expiresIn,
-            claims: options.claims,
+            thumbprint: yield* thumbprint(key),
             issuer: id,
             subject: id,
-            audience: audienceAt(audience, at)
-          }, key.key)),
-        Effect.mapError(toAssertionError),
-        Effect.map((assertion) => proof(id, assertion))
+            audience: yield* audienceAt(audience, at),
+            expiresIn: options.expiresIn,
+            claims: options.claims
+          }
+          return yield* signJwt(jwt, key.key)
+        }),
+        Effect.mapBoth({ onFailure: toAssertionError, onSuccess: (assertion) => proof(id, assertion) })
       )
   }
 }
 
 /**
  * A JWT that is authenticated with the client secret: `client_secret_jwt`.
+ *
+ * **Gotchas**
+ *
+ * RFC 7518 §3.2 wants a secret of at least 32 bytes for HS256, 48 for HS384 and 64 for HS512. A shorter one is used as it
+ * is, because the server chose it: oidc-provider and glewlwyd accept it, Okta refuses it.
  *
  * @example
  * ```ts
@@ -188,24 +193,30 @@ export const clientSecretJwt = (options: {
     requiresSecret: true,
     issue: () => Option.none(),
     issueWithoutIssuer: withoutIssuer(audience),
-    validate: validate(options),
+    validate: checkClaims(options),
     prove: ({ id, secret }, at) =>
       pipe(
-        signJwt({
-          algorithm: options.algorithm ?? "HS256",
-          type: typeFor(audience),
-          expiresIn: options.expiresIn,
-          issuer: id,
-          subject: id,
-          audience: audienceAt(audience, at)
-        }, new TextEncoder().encode(Option.match(secret, { onNone: () => "", onSome: Redacted.value }))),
-        Effect.map((assertion) => proof(id, assertion))
+        Effect.gen(function*() {
+          const key = Option.match(secret, { onNone: () => "", onSome: Redacted.value })
+          if (key === "") return yield* new ClientAssertionError({ description: "The client secret is empty" })
+          const jwt: Jwt = {
+            algorithm: options.algorithm ?? "HS256",
+            type: typeFor(audience),
+            issuer: id,
+            subject: id,
+            audience: yield* audienceAt(audience, at),
+            expiresIn: options.expiresIn
+          }
+          return yield* signJwt(jwt, new TextEncoder().encode(key))
+        }),
+        Effect.mapBoth({ onFailure: toAssertionError, onSuccess: (assertion) => proof(id, assertion) })
       )
   }
 }
 
 /**
- * A signed assertion, for `Grant.jwtBearer`: each run signs a new one.
+ * A signed assertion, for `Grant.jwtBearer`: each run signs a new one. Options that cannot work are a
+ * `ClientAssertionError`, too.
  *
  * @example
  * ```ts
@@ -243,23 +254,23 @@ export const sign = (options: {
   readonly expiresIn?: Duration.DurationInput | undefined
   /** Further claims. Defaults to none. */
   readonly claims?: Readonly<Record<string, unknown>> | undefined
-}): Effect.Effect<Redacted.Redacted, ClientAssertionError> =>
-  signWith(options, makeKeyReader(options.key, options.algorithm))
+}): Effect.Effect<Redacted.Redacted, ClientAssertionError> => {
+  const read = makeKeyReader(options.key, options.algorithm)
+  return pipe(
+    checkClaims(options),
+    Effect.mapError((error) => new ClientAssertionError({ description: error.issue })),
+    Effect.zipRight(signWith(options, read))
+  )
+}
 
 const signWith = (
-  options: Omit<Jwt, "algorithm" | "type" | "audience"> & { readonly audience: string },
-  read: ReturnType<typeof makeKeyReader>
+  options: Omit<Jwt, "algorithm" | "type" | "thumbprint">,
+  read: Effect.Effect<SigningKey, KeyError>
 ): Effect.Effect<Redacted.Redacted, ClientAssertionError> =>
   pipe(
     read,
     Effect.flatMap((key) =>
-      signJwt({
-        ...options,
-        algorithm: key.algorithm,
-        keyId: options.keyId ?? key.keyId,
-        type: "JWT",
-        audience: Option.some(options.audience)
-      }, key.key)
+      signJwt({ ...options, algorithm: key.algorithm, keyId: options.keyId ?? key.keyId, type: "JWT" }, key.key)
     ),
     Effect.mapError(toAssertionError)
   )
@@ -295,7 +306,7 @@ export const googleServiceAccount = (
     readonly subject?: string | undefined
   }
 ): { readonly grant: Grant.Grant; readonly tokenEndpoint: string; readonly clientId: string } => {
-  const account = parseAccount(Redacted.value(json))
+  const account = Option.getOrUndefined(parseServiceAccount(Redacted.value(json)))
   if (account === undefined) {
     const unreadable = issue(
       "the service account is not the JSON that Google gives: it needs client_email, private_key and token_uri"
@@ -323,99 +334,40 @@ export const googleServiceAccount = (
   return {
     grant: {
       ...grant,
-      validate: Effect.zipRight(
-        grant.validate ?? Effect.void,
-        Effect.mapError(read, ({ description }) => issue(`private_key of the service account: ${description}`))
-      )
+      validate: Effect.gen(function*() {
+        if (scope === "") {
+          return yield* issue("scope of the service account is empty: Google issues no token without one")
+        }
+        yield* checkClaims(options)
+        yield* grant.validate ?? Effect.void
+        yield* Effect.mapError(read, ({ description }) => issue(`private_key of the service account: ${description}`))
+      })
     },
     tokenEndpoint,
     clientId
   }
 }
 
-const parseAccount = (text: string) => {
-  const parsed = Option.getOrUndefined(Either.getRight(Either.try((): unknown => JSON.parse(text))))
-  if (typeof parsed !== "object" || parsed === null) return undefined
-  const member = (name: string): string | undefined => {
-    const value: unknown = Reflect.get(parsed, name)
-    return typeof value === "string" && value !== "" ? value : undefined
-  }
-  const [email, key, tokenEndpoint] = [member("client_email"), member("private_key"), member("token_uri")]
-  return email === undefined || key === undefined || tokenEndpoint === undefined ? undefined : {
-    email,
-    key: Redacted.make(key),
-    keyId: member("private_key_id"),
-    tokenEndpoint,
-    clientId: member("client_id") ?? email
-  }
-}
-
-interface Jwt {
-  readonly algorithm: string
-  readonly keyId?: string | undefined
-  readonly type: string | null
-  readonly certificate?: string | undefined
-  readonly issuer: string
-  readonly subject?: string | undefined
-  /** `None` if it cannot be known. */
-  readonly audience: Option.Option<string>
-  readonly expiresIn?: Duration.DurationInput | undefined
-  readonly claims?: Readonly<Record<string, unknown>> | undefined
-}
-
-type SignatureKey = Parameters<SignJWT["sign"]>[0]
-
-const signJwt = (jwt: Jwt, key: SignatureKey): Effect.Effect<Redacted.Redacted, ClientAssertionError> =>
-  Effect.gen(function*() {
-    if (Option.isNone(jwt.audience)) {
-      return yield* new ClientAssertionError({
-        description: "the audience of the client's assertion is not known: write audience: \"tokenEndpoint\""
-      })
-    }
-    const aud = jwt.audience.value
-    const now = Math.floor((yield* Clock.currentTimeMillis) / 1000)
-    const seconds = Math.ceil(Duration.toSeconds(jwt.expiresIn ?? lifetime))
-    const thumbprint = jwt.certificate === undefined ? undefined : yield* thumbprintOf(jwt.certificate)
-    const claims: JWTPayload = {
-      ...jwt.claims,
-      iss: jwt.issuer,
-      ...(jwt.subject === undefined ? {} : { sub: jwt.subject }),
-      aud,
-      iat: now,
-      exp: now + seconds,
-      jti: randomName()
-    }
-    const header = {
-      alg: jwt.algorithm,
-      ...(jwt.type === null ? {} : { typ: jwt.type }),
-      ...(jwt.keyId === undefined ? {} : { kid: jwt.keyId }),
-      ...(thumbprint === undefined ? {} : { "x5t#S256": thumbprint })
-    }
-    return yield* Effect.tryPromise({
-      try: async () => Redacted.make(await new SignJWT(claims).setProtectedHeader(header).sign(key)),
-      catch: () => new ClientAssertionError({ description: "the client's assertion could not be signed with its key" })
-    })
-  })
-
 const proof = (clientId: string, assertion: Redacted.Redacted) => ({
   params: {
     client_id: clientId,
-    client_assertion_type: assertionType,
+    client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
     client_assertion: Redacted.value(assertion)
   }
 })
 
-const audienceAt = (audience: Audience, { endpoint, issuer, tokenEndpoint }: Destination): Option.Option<string> => {
-  switch (audience) {
-    case "issuer":
-      return issuer
-    case "tokenEndpoint":
-      return Option.some(tokenEndpoint)
-    case "endpoint":
-      return Option.some(endpoint)
-    default:
-      return Option.some(audience)
-  }
+const audienceAt = (
+  audience: Audience,
+  { endpoint, issuer, tokenEndpoint }: Destination
+): Effect.Effect<string, ClientAssertionError> => {
+  if (audience === "tokenEndpoint") return Effect.succeed(tokenEndpoint)
+  if (audience === "endpoint") return Effect.succeed(endpoint)
+  return audience === "issuer"
+    ? Effect.mapError(
+      issuer,
+      () => new ClientAssertionError({ description: "The issuer is not known: write audience: \"tokenEndpoint\"" })
+    )
+    : Effect.succeed(audience)
 }
 
 const typeFor = (audience: Audience): string | null => audience === "issuer" ? "client-authentication+jwt" : null
@@ -426,15 +378,22 @@ const withoutIssuer = (audience: Audience): string | undefined =>
       "tokenEndpoint, or write audience: \"tokenEndpoint\""
     : undefined
 
-const validate = (
-  { audience, expiresIn }: {
-    readonly audience?: string | undefined
-    readonly expiresIn?: Duration.DurationInput | undefined
-  }
-): Effect.Effect<void, ConfigurationError> =>
+const checkClaims = (options: {
+  readonly issuer?: string | undefined
+  readonly subject?: string | undefined
+  readonly audience?: string | undefined
+  readonly expiresIn?: Duration.DurationInput | undefined
+  readonly claims?: Readonly<Record<string, unknown>> | undefined
+}): Effect.Effect<void, ConfigurationError> =>
   Effect.gen(function*() {
-    if (audience === "") return yield* issue("audience is empty: leave it out, or write whom the server expects")
-    if (expiresIn !== undefined) yield* finiteDuration("expiresIn", expiresIn)
+    for (const name of ["issuer", "subject", "audience"] as const) {
+      if (options[name] === "") return yield* issue(`${name} is empty: write the one that the server expects`)
+    }
+    if (options.expiresIn !== undefined) yield* finiteDuration("expiresIn", options.expiresIn)
+    yield* Effect.try({
+      try: () => JSON.stringify(options.claims),
+      catch: () => issue("claims cannot be written as JSON: leave out bigints and objects that hold themselves")
+    })
   })
 
 const checkAlgorithm = (algorithm: string | undefined): Either.Either<void, ConfigurationError> =>
@@ -446,23 +405,3 @@ const toAssertionError = (error: KeyError | ClientAssertionError): ClientAsserti
   error._tag === "KeyError"
     ? new ClientAssertionError({ description: `The client's assertion could not be made: ${error.description}` })
     : error
-
-const thumbprintOf = (certificate: string): Effect.Effect<string, ClientAssertionError> =>
-  Effect.gen(function*() {
-    const bytes = yield* Either.mapLeft(der(certificate), (description) => new ClientAssertionError({ description }))
-    return yield* Effect.tryPromise({
-      try: async () => base64url.encode(new Uint8Array(await globalThis.crypto.subtle.digest("SHA-256", bytes))),
-      catch: () => new ClientAssertionError({ description: "the thumbprint of the certificate could not be made" })
-    })
-  })
-
-/** The first certificate of a PEM text. */
-const der = (certificate: string): Either.Either<Uint8Array<ArrayBuffer>, string> => {
-  const body = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/.exec(certificate)?.[1]
-  return body === undefined
-    ? Either.left("certificate is not a certificate as PEM")
-    : Either.try({
-      try: () => Uint8Array.from(atob(body.replace(/\s/g, "")), (character) => character.charCodeAt(0)),
-      catch: () => "certificate is not a certificate as PEM"
-    })
-}

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { ClientAssertionError } from "./internal/assertionError.ts"
 import type { ConfigurationError } from "./TokenError.ts"
 
 /**
@@ -136,8 +137,8 @@ export const none: ClientAuthentication = {
 
 /**
  * A signed assertion from elsewhere (RFC 7523 §2.2): a file that Kubernetes swaps, the token service of GitHub Actions, a
- * SPIFFE agent. It is read for every attempt. For assertions that the client signs itself there is
- * `effect-alf/ClientAssertion`.
+ * SPIFFE agent. It is read for every attempt, and white space around it is taken off. For assertions that the client signs
+ * itself there is `effect-alf/ClientAssertion`.
  *
  * @example
  * ```ts
@@ -147,7 +148,7 @@ export const none: ClientAuthentication = {
  *
  * export const make = Effect.map(FileSystem.FileSystem, (fs) =>
  *   ClientAuthentication.assertion(
- *     Effect.map(fs.readFileString("/var/run/secrets/tokens/client"), (text) => Redacted.make(text.trim()))
+ *     Effect.map(fs.readFileString("/var/run/secrets/tokens/client"), Redacted.make)
  *   ))
  * ```
  *
@@ -165,13 +166,20 @@ export const assertion = (
   requiresSecret: false,
   issue: () => Option.none(),
   prove: (client) =>
-    Effect.map(read, (value) => ({
-      params: {
-        client_id: client.id,
-        client_assertion_type: options.type ?? "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-        client_assertion: Redacted.value(value)
+    Effect.gen(function*() {
+      const value = yield* Effect.mapBoth(read, {
+        onFailure: () => new ClientAssertionError({ description: "The client's assertion could not be read" }),
+        onSuccess: (assertion) => Redacted.value(assertion).trim()
+      })
+      if (value === "") return yield* new ClientAssertionError({ description: "The client's assertion is empty" })
+      return {
+        params: {
+          client_id: client.id,
+          client_assertion_type: options.type ?? "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+          client_assertion: value
+        }
       }
-    }))
+    })
 })
 
 /**

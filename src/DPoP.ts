@@ -14,7 +14,7 @@ import { base64url, calculateJwkThumbprint, type CryptoKey, exportJWK, generateK
 import type { AccessToken } from "./AccessToken.ts"
 import { challengesOf } from "./internal/http/challenges.ts"
 import type { DPoP } from "./internal/http/presentation.ts"
-import { type Key, makeKeyReader } from "./internal/keys.ts"
+import { type Key, makeKeyReader } from "./internal/signing/keys.ts"
 import { issue } from "./internal/options.ts"
 import { randomName } from "./internal/random.ts"
 import type { ConfigurationError } from "./TokenError.ts"
@@ -37,7 +37,7 @@ export type {
    * @category models
    */
   Key
-} from "./internal/keys.ts"
+} from "./internal/signing/keys.ts"
 
 /**
  * The algorithm of the proofs (RFC 7518 §3.1, RFC 8037).

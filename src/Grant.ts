@@ -13,6 +13,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { AccessToken, isSame } from "./AccessToken.ts"
 import { AuthorizationServer, type Metadata } from "./AuthorizationServer.ts"
+import { assertionIssue } from "./internal/assertionError.ts"
 import { digest } from "./internal/digest.ts"
 import { keyOf, toParams, validate } from "./internal/grantParams.ts"
 import { inModule } from "./internal/log.ts"
@@ -427,7 +428,15 @@ const targetOf = ({ issuer, tokenEndpoint }: Metadata, resource: string | undefi
 const readSecret = (description: string, endpoint: string, read: Effect.Effect<Redacted.Redacted, unknown>) =>
   Effect.catchAllCause(
     Effect.map(read, Redacted.value),
-    () => Effect.fail(new TokenRequestError({ reason: "Secret", endpoint, attempts: 1, description }))
+    (cause) =>
+      Effect.fail(
+        new TokenRequestError({
+          reason: "Secret",
+          endpoint,
+          attempts: 1,
+          description: assertionIssue(cause, description)
+        })
+      )
   )
 
 type Refresh = (

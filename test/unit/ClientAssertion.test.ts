@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Layer, Option, Redacted, TestClock } from "effect"
+import { Cause, Duration, Effect, Layer, Option, Redacted, TestClock } from "effect"
 import { AccessToken, Alf, AuthorizationServer, Grant, TokenError, TokenService } from "effect-alf"
 import * as ClientAssertion from "effect-alf/ClientAssertion"
 import {
@@ -12,8 +12,9 @@ import {
   type JWK,
   jwtVerify
 } from "jose"
-import { generateKeyPairSync } from "node:crypto"
+import { createHmac, generateKeyPairSync, X509Certificate } from "node:crypto"
 import { inspect } from "node:util"
+import { makeCertificate } from "../support/certificates.ts"
 import { goodToken, json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const issuer = "https://auth.test/"
@@ -171,23 +172,36 @@ describe("privateKeyJwt", () => {
 
   it.effect("names the certificate of the key by its SHA-256", () =>
     Effect.gen(function*() {
-      const { key } = yield* pem("ES256")
-      // any bytes do: the thumbprint is that of the DER
-      const certificate = `-----BEGIN CERTIFICATE-----\n${
-        Buffer.from("certificate").toString("base64")
-      }\n-----END CERTIFICATE-----\n`
-      const world = run({ clientAuthentication: ClientAssertion.privateKeyJwt({ key, certificate }) })
+      const { certificate, key } = makeCertificate("client")
+      const world = run({
+        clientAuthentication: ClientAssertion.privateKeyJwt({ key: Redacted.make(key), certificate })
+      })
       yield* world.get
+      const { fingerprint256 } = new X509Certificate(certificate)
       assert.strictEqual(
         decodeProtectedHeader(world.assertions()[0] ?? "")["x5t#S256"],
-        Buffer.from(yield* Effect.promise(() => crypto.subtle.digest("SHA-256", Buffer.from("certificate")))).toString(
-          "base64url"
+        Buffer.from(fingerprint256.replaceAll(":", ""), "hex").toString("base64url")
+      )
+    }))
+
+  it.effect("never names a certificate that a rotated key does not belong to", () =>
+    Effect.gen(function*() {
+      const { certificate, key } = makeCertificate("client")
+      const keys = [key, makeCertificate("client").key]
+      const read = Effect.sync(() => Redacted.make(keys.shift() ?? ""))
+      const world = run({
+        clientAuthentication: ClientAssertion.privateKeyJwt({ key: read, certificate }),
+        tokenRetry: { times: 0 }
+      })
+      const error = yield* Effect.flip(
+        Effect.provide(
+          Effect.flatMap(TokenService.TokenService, (service) => Effect.flatMap(service.get, service.refresh)),
+          world.layer
         )
       )
-      const error = yield* buildError({
-        clientAuthentication: ClientAssertion.privateKeyJwt({ key, certificate: "no certificate" })
-      })
-      assert.instanceOf(error, TokenError.ConfigurationError)
+      assert.isTrue(error._tag === "TokenRequestError" && error.reason === "Secret")
+      assert.include(error.message, "the certificate belongs to another key")
+      assert.lengthOf(world.requests, 1)
     }))
 
   it.effect("every attempt is signed anew, with the key as it is then", () =>
@@ -211,41 +225,80 @@ describe("privateKeyJwt", () => {
     }))
 
   describe("what cannot work", () => {
-    it.effect("is a ConfigurationError when the layer is built, without a byte of the key", () =>
-      Effect.gen(function*() {
-        const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 })
-        const { key } = yield* pem("ES256")
-        const { key: jwkKey } = yield* jwk("ES256")
-        const x25519 = generateKeyPairSync("x25519").privateKey.export({ format: "pem", type: "pkcs8" }).toString()
-        const publicJwk = JSON.stringify({ ...JSON.parse(Redacted.value(jwkKey)), d: undefined })
-        const cases: ReadonlyArray<
-          readonly [Partial<ClientAssertion.PrivateKeyJwtOptions> & { key: ClientAssertion.Key }, string]
-        > = [
-          [{ key: Redacted.make("MARKED") }, "neither PKCS#8 PEM nor a JWK"],
-          [{ key: Redacted.make("{MARKED") }, "neither PKCS#8 PEM nor a JWK"],
-          [
-            { key: Redacted.make(Redacted.value(key).replace(/\n(.{60}).*\n-----END/s, "\n$1\n-----END")) },
-            "could not be imported"
-          ],
-          [{ key: Redacted.make(rsa.privateKey.export({ format: "pem", type: "pkcs1" }).toString()) }, "openssl pkcs8"],
-          [{ key: Redacted.make(rsa.publicKey.export({ format: "pem", type: "spki" }).toString()) }, "neither PKCS#8"],
-          [{ key: Redacted.make(x25519) }, "neither PKCS#8"],
-          [{ key: Redacted.make(publicJwk) }, "public key"],
-          [{ key: Redacted.make(JSON.stringify({ kty: "oct", k: "MARKED" })) }, "neither RSA"],
-          [{ key, algorithm: "RS256" }, "does not fit"],
-          [{ key, algorithm: "none" }, "algorithm is not one of"],
-          [{ key, algorithm: "HS256" }, "algorithm is not one of"],
-          [{ key, audience: "" }, "audience is empty"],
-          [{ key, expiresIn: 0 }, "expiresIn"]
-        ]
-        for (const [options, text] of cases) {
+    const ec = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey
+    const key = Redacted.make(ec.export({ format: "pem", type: "pkcs8" }).toString())
+    const jwkKey = ec.export({ format: "jwk" })
+    const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 })
+    const x25519 = generateKeyPairSync("x25519").privateKey.export({ format: "pem", type: "pkcs8" }).toString()
+    const circular: Record<string, unknown> = {}
+    circular["itself"] = circular
+
+    it.effect.each<readonly [string, ClientAssertion.PrivateKeyJwtOptions, string]>([
+      ["a text", { key: Redacted.make("MARKED") }, "neither PKCS#8 PEM nor a JWK"],
+      ["broken JSON", { key: Redacted.make("{MARKED") }, "neither PKCS#8 PEM nor a JWK"],
+      [
+        "half a PEM text",
+        { key: Redacted.make(Redacted.value(key).replace(/\n(.{60}).*\n-----END/s, "\n$1\n-----END")) },
+        "could not be imported"
+      ],
+      [
+        "PKCS#1",
+        { key: Redacted.make(rsa.privateKey.export({ format: "pem", type: "pkcs1" }).toString()) },
+        "openssl pkcs8"
+      ],
+      [
+        "SEC 1",
+        { key: Redacted.make(ec.export({ format: "pem", type: "sec1" }).toString()) },
+        "openssl pkcs8"
+      ],
+      [
+        "an encrypted key",
+        {
+          key: Redacted.make(
+            ec.export({ format: "pem", type: "pkcs8", cipher: "aes-256-cbc", passphrase: "pass" }).toString()
+          )
+        },
+        "is encrypted"
+      ],
+      [
+        "a public key as PEM",
+        { key: Redacted.make(rsa.publicKey.export({ format: "pem", type: "spki" }).toString()) },
+        "neither PKCS#8"
+      ],
+      ["a key that does not sign", { key: Redacted.make(x25519) }, "neither PKCS#8"],
+      ["a public JWK", { key: Redacted.make(JSON.stringify({ ...jwkKey, d: undefined })) }, "public key"],
+      ["a symmetric JWK", { key: Redacted.make(JSON.stringify({ kty: "oct", k: "MARKED" })) }, "neither RSA"],
+      ["a set of JWKs", { key: Redacted.make(JSON.stringify({ keys: [jwkKey] })) }, "one key of the set"],
+      ["a JWK for encryption", { key: Redacted.make(JSON.stringify({ ...jwkKey, alg: "ECDH-ES" })) }, "does not fit"],
+      ["an algorithm that does not fit the key", { key, algorithm: "RS256" }, "does not fit"],
+      ["the algorithm none", { key, algorithm: "none" }, "algorithm is not one of"],
+      ["an algorithm with a secret", { key, algorithm: "HS256" }, "algorithm is not one of"],
+      ["a certificate that is not PEM", { key, certificate: "MARKED" }, "not PEM"],
+      ["the certificate of another key", { key, certificate: makeCertificate("x").certificate }, "another key"],
+      [
+        "no certificate, where the key is read later",
+        { key: Effect.fail("not yet"), certificate: "MARKED" },
+        "not PEM"
+      ],
+      ["an empty audience", { key, audience: "" }, "audience is empty"],
+      ["a lifetime of nothing", { key, expiresIn: 0 }, "expiresIn"],
+      ["a lifetime without end", { key, expiresIn: Duration.infinity }, "expiresIn"],
+      ["claims with a bigint", { key, claims: { id: 1n } }, "claims cannot be written as JSON"],
+      ["claims that hold themselves", { key, claims: circular }, "claims cannot be written as JSON"]
+    ])(
+      "is %s: a ConfigurationError when the layer is built, without a byte of the key",
+      ([_, options, text]) =>
+        Effect.gen(function*() {
           const error = yield* buildError({ clientAuthentication: ClientAssertion.privateKeyJwt(options) })
           assert.instanceOf(error, TokenError.ConfigurationError)
           assert.include(error.message, text)
-          const secret = Redacted.isRedacted(options.key) ? Redacted.value(options.key).split("\n")[1] ?? "MARKED" : ""
-          assert.notInclude(inspect(error, { depth: Infinity }), secret.slice(0, 20) || "MARKED")
-        }
-      }))
+          const shown = inspect(error, { depth: Infinity }) + JSON.stringify(error)
+          assert.notInclude(shown, "MARKED")
+          const [, line = ""] = Redacted.isRedacted(options.key) ? Redacted.value(options.key).split("\n") : []
+          if (line !== "") assert.notInclude(shown, line.slice(0, 20))
+          assert.notInclude(shown, String(jwkKey.d).slice(0, 20))
+        })
+    )
 
     it.effect("is an issuer that is not known: the ConfigurationError says what to write", () =>
       Effect.gen(function*() {
@@ -312,11 +365,74 @@ describe("clientSecretJwt", () => {
       })
   )
 
-  it.effect("without a secret is a ConfigurationError", () =>
+  it.effect.each(["HS256", "HS384", "HS512"] as const)(
+    "signs by %s with a secret that is shorter than RFC 7518 wants: the server chose it",
+    (algorithm) =>
+      Effect.gen(function*() {
+        const world = run({
+          clientSecret: Redacted.make("short"),
+          clientAuthentication: ClientAssertion.clientSecretJwt({ algorithm })
+        })
+        yield* world.get
+        const [header, payload, signature] = (world.assertions()[0] ?? "").split(".")
+        assert.strictEqual(
+          signature,
+          createHmac(algorithm.replace("HS", "sha"), "short").update(`${header}.${payload}`).digest("base64url")
+        )
+      })
+  )
+
+  it.effect.each(
+    [
+      ["no secret", {}, "needs a clientSecret"],
+      ["an empty secret", { clientSecret: Redacted.make("") }, "clientSecret is empty"],
+      [
+        "an empty audience",
+        {
+          clientSecret: Redacted.make(secret),
+          clientAuthentication: ClientAssertion.clientSecretJwt({ audience: "" })
+        },
+        "audience is empty"
+      ],
+      [
+        "a lifetime without end",
+        {
+          clientSecret: Redacted.make(secret),
+          clientAuthentication: ClientAssertion.clientSecretJwt({ expiresIn: Duration.infinity })
+        },
+        "expiresIn"
+      ]
+    ] as const
+  )("with %s is a ConfigurationError", ([_, options, text]) =>
     Effect.map(
-      buildError({ clientAuthentication: ClientAssertion.clientSecretJwt() }),
-      (error) => assert.instanceOf(error, TokenError.ConfigurationError)
+      buildError({ clientAuthentication: ClientAssertion.clientSecretJwt(), ...options }),
+      (error) => {
+        assert.instanceOf(error, TokenError.ConfigurationError)
+        assert.include(error.message, text)
+      }
     ))
+
+  it.effect("an empty secret of a vault signs nothing", () =>
+    Effect.gen(function*() {
+      const world = run({
+        clientSecret: Effect.succeed(Redacted.make("")),
+        clientAuthentication: ClientAssertion.clientSecretJwt(),
+        tokenRetry: { times: 0 }
+      })
+      const error = yield* Effect.flip(world.get)
+      assert.isTrue(error._tag === "TokenRequestError" && error.reason === "Secret")
+      assert.include(error.message, "is empty")
+      assert.lengthOf(world.requests, 0)
+      for (const empty of [Option.none(), Option.some(Redacted.make(""))]) {
+        const direct = yield* Effect.flip(
+          ClientAssertion.clientSecretJwt().prove(
+            { id: "client", secret: empty },
+            { endpoint: tokenEndpoint, tokenEndpoint, issuer: Option.some(issuer) }
+          )
+        )
+        assert.instanceOf(direct, ClientAssertion.ClientAssertionError)
+      }
+    }))
 })
 
 describe("sign", () => {
@@ -373,6 +489,47 @@ describe("sign", () => {
       assert.instanceOf(error, ClientAssertion.ClientAssertionError)
       assert.notInclude(inspect(error), "MARKED")
     }))
+})
+
+describe("what sign cannot sign", () => {
+  const { key } = makeCertificate("client")
+  const circular: Record<string, unknown> = {}
+  circular["itself"] = circular
+
+  it.effect.each(
+    [
+      ["an empty issuer", { issuer: "" }, "issuer is empty"],
+      ["an empty subject", { subject: "" }, "subject is empty"],
+      ["an empty audience", { audience: "" }, "audience is empty"],
+      ["a lifetime without end", { expiresIn: Duration.infinity }, "expiresIn"],
+      ["a lifetime of nothing", { expiresIn: 0 }, "expiresIn"],
+      ["claims that hold themselves", { claims: circular }, "claims"],
+      ["an algorithm that does not fit", { algorithm: "RS256" }, "does not fit"],
+      ["a key that cannot be read", { key: Effect.fail(new Error("MARKED")) }, "could not be read"],
+      ["a key that dies", { key: Effect.die(new Error("MARKED")) }, "could not be read"]
+    ] as const
+  )(
+    "is %s: a ClientAssertionError, and a TokenRequestError \"Secret\" with its words",
+    ([_, options, text]) =>
+      Effect.gen(function*() {
+        const assertion = ClientAssertion.sign({
+          key: Redacted.make(key),
+          issuer: "client",
+          subject: "person",
+          audience: tokenEndpoint,
+          ...options
+        })
+        const error = yield* Effect.flip(assertion)
+        assert.instanceOf(error, ClientAssertion.ClientAssertionError)
+        assert.include(error.message, text)
+        const world = run({ grant: Grant.jwtBearer({ key: "person", assertion }), tokenRetry: { times: 0 } })
+        const seen = yield* Effect.flip(world.get)
+        assert.isTrue(seen._tag === "TokenRequestError" && seen.reason === "Secret")
+        assert.include(seen.message, text)
+        assert.notInclude(inspect([error, seen], { depth: Infinity }), "MARKED")
+        assert.lengthOf(world.requests, 0)
+      })
+  )
 })
 
 describe("googleServiceAccount", () => {
@@ -438,7 +595,7 @@ describe("googleServiceAccount", () => {
     }))
 
   it.effect.each(["", "no JSON MARKED", "null", "[]", "{\"client_email\":\"MARKED\"}"])(
-    "JSON that is no account is a ConfigurationError when the layer is built: %s",
+    "JSON that is not an account is a ConfigurationError when the layer is built: %s",
     (text) =>
       Effect.gen(function*() {
         const { layer } = getWith(ClientAssertion.googleServiceAccount(Redacted.make(text), { scope: "a" }))
@@ -449,7 +606,22 @@ describe("googleServiceAccount", () => {
       })
   )
 
-  it.effect("a key that is none is a ConfigurationError when the layer is built", () =>
+  it.effect.each(
+    [
+      ["no scope", { scope: [] }, "scope of the service account is empty"],
+      ["an empty scope", { scope: "" }, "scope of the service account is empty"],
+      ["an empty subject", { scope: "a", subject: "" }, "subject is empty"]
+    ] as const
+  )("%s is a ConfigurationError when the layer is built", ([_, options, text]) =>
+    Effect.gen(function*() {
+      const { key } = yield* pem("RS256")
+      const { layer } = getWith(ClientAssertion.googleServiceAccount(account(Redacted.value(key)), options))
+      const error = yield* Effect.flip(Effect.scoped(Layer.build(layer)))
+      assert.instanceOf(error, TokenError.ConfigurationError)
+      assert.include(error.message, text)
+    }))
+
+  it.effect("a text in place of the key is a ConfigurationError when the layer is built", () =>
     Effect.gen(function*() {
       const { layer } = getWith(ClientAssertion.googleServiceAccount(account("MARKED"), { scope: "a" }))
       const error = yield* Effect.flip(Effect.scoped(Layer.build(layer)))

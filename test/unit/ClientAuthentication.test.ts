@@ -137,6 +137,25 @@ describe("assertion", () => {
       assert.strictEqual(params?.["client_assertion_type"], type)
     }))
 
+  it.effect("takes off the white space of a file", () =>
+    Effect.gen(function*() {
+      const { params } = yield* assertion(Effect.succeed(Redacted.make(" jwt\r\n"))).prove(client("my-app"), at)
+      assert.strictEqual(params?.["client_assertion"], "jwt")
+    }))
+
+  it.effect.each(
+    [
+      ["cannot be read", Effect.fail("MARKED"), "could not be read"],
+      ["is empty", Effect.succeed(Redacted.make("")), "is empty"],
+      ["is a blank line", Effect.succeed(Redacted.make("\n")), "is empty"]
+    ] as const
+  )("that %s is an error that says so", ([_, read, words]) =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(assertion(read).prove(client("my-app"), at))
+      assert.include(String(error), words)
+      assert.notInclude(String(error), "MARKED")
+    }))
+
   it("needs no secret", () => {
     assert.isFalse(assertion(Effect.succeed(Redacted.make("jwt"))).requiresSecret)
   })

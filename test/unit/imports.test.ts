@@ -42,8 +42,8 @@ const levelOf = (file: string) => levels.findIndex((level) => level.includes(fil
 const values: ReadonlyArray<string> = ["AccessToken.ts", "TokenError.ts", "TokenMetrics.ts", "TokenStorage.ts"]
 
 const isSubpath = (file: string) =>
-  /^(?:node|testing|TokenStorage)\//.test(file) ||
-  ["node.ts", "testing.ts", "ClientAssertion.ts", "DPoP.ts", "internal/keys.ts"].includes(file)
+  /^(?:node|testing|TokenStorage|internal\/signing)\//.test(file) ||
+  ["node.ts", "testing.ts", "ClientAssertion.ts", "DPoP.ts"].includes(file)
 
 describe("imports", () => {
   it("run down the pipeline", () => {

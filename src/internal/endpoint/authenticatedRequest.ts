@@ -13,6 +13,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Schedule from "effect/Schedule"
 import { isTokenError, type TokenError, TokenRequestError } from "../../TokenError.ts"
 import * as TokenMetrics from "../../TokenMetrics.ts"
+import { assertionIssue } from "../assertionError.ts"
 import type { DPoP } from "../http/presentation.ts"
 import { inModule } from "../log.ts"
 import { secretIssue } from "../options.ts"
@@ -171,7 +172,7 @@ const send = (
     const secret = yield* readSecret(settings.clientSecret, (description) => failed("Secret", description))
     const proof = yield* Effect.catchAllCause(
       Effect.suspend(() => target.authentication.prove({ id: settings.clientId, secret }, target.destination)),
-      (cause) => Effect.fail(failed("Secret", proofIssue(cause)))
+      (cause) => Effect.fail(failed("Secret", assertionIssue(cause, "The client could not prove who it is")))
     )
     const form = withProof(given, proof.params ?? {})
     const request = buildRequest(target.url, form, proof, settings.format)
@@ -270,15 +271,6 @@ const readSecret = (
       })
     )
   )
-}
-
-/** Words of ours only: a method of the user's own may fail with anything. */
-const proofIssue = (cause: Cause.Cause<unknown>): string => {
-  const error = Option.getOrUndefined(Cause.failureOption(cause))
-  return typeof error === "object" && error !== null && "_tag" in error && error._tag === "ClientAssertionError" &&
-      "description" in error && typeof error.description === "string"
-    ? error.description
-    : "The client could not prove who it is"
 }
 
 const requestError = (

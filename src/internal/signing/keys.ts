@@ -10,7 +10,7 @@ import { type CryptoKey, exportJWK, importJWK, importPKCS8, type JWK } from "jos
 /** A key as users give it: PKCS#8 PEM or a JWK as JSON; an Effect is run each time the key is needed. */
 export type Key = Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown>
 
-/** Why a key cannot be used, in words of ours: nothing of the key is in it. */
+/** Why a key or its certificate cannot be used: nothing of the key is in it. */
 export class KeyError extends Data.TaggedError("KeyError")<{ readonly description: string }> {}
 
 export interface SigningKey {
@@ -34,6 +34,9 @@ type Kind = keyof typeof algorithms
 
 /** Every algorithm that a key can sign with. */
 export const knownAlgorithms: ReadonlyArray<string> = Object.values(algorithms).flat()
+
+/** One algorithm for each kind of key. */
+export const defaultAlgorithms: ReadonlyArray<string> = Object.values(algorithms).map(([first]) => first)
 
 /** The kind of a PKCS#8 key, by its object identifiers in DER (RFC 5208, RFC 5480, RFC 8410). */
 const identifiers: ReadonlyArray<readonly [string, Kind]> = [
@@ -64,9 +67,13 @@ export const makeKeyReader = (
   })
 }
 
+/** A PEM text that came through a variable whose line breaks are written as `\\n`. */
+export const withNewlines = (text: string): string =>
+  text.trimStart().startsWith("-----") ? text.replaceAll(/(?:\\r)?\\n/g, "\n") : text
+
 export const importKey = (text: string, chosen: string | undefined): Effect.Effect<SigningKey, KeyError> =>
   Effect.gen(function*() {
-    const pem = text.trim()
+    const pem = withNewlines(text).trim()
     const jwk = pem.startsWith("{") ? yield* parseJwk(pem) : undefined
     const kind = jwk === undefined ? yield* kindOfPem(pem) : yield* kindOfJwk(jwk)
     const own = typeof jwk?.alg === "string" ? jwk.alg : undefined
@@ -76,19 +83,26 @@ export const importKey = (text: string, chosen: string | undefined): Effect.Effe
         description: `the algorithm does not fit the key: it signs with ${algorithms[kind].join(", ")}`
       })
     }
-    return yield* Effect.tryPromise({
-      try: async (): Promise<SigningKey> => {
+    const imported = yield* Effect.tryPromise({
+      try: async () => {
         const key = jwk === undefined
           ? await importPKCS8(pem, algorithm, { extractable: true })
           : await importJWK({ ...jwk, ext: true }, algorithm)
         if (key instanceof Uint8Array) throw new TypeError("a symmetric key")
-        const { crv, e, kty, n, x, y } = await exportJWK(key)
-        const members = Object.entries({ crv, e, kty, n, x, y }).filter(([_, member]) => member !== undefined)
-        return { algorithm, key, keyId: jwk?.kid, publicJwk: Object.fromEntries(members) }
+        return { key, ...await exportJWK(key) }
       },
       catch: () => new KeyError({ description: "the key could not be imported: is it complete?" })
     })
+    const { crv, e, key, kty, n, x, y } = imported
+    if (isShort(key)) {
+      return yield* new KeyError({ description: "the RSA key is shorter than 2048 bits (RFC 7518 §3.3)" })
+    }
+    const members = Object.entries({ crv, e, kty, n, x, y }).filter(([_, member]) => member !== undefined)
+    return { algorithm, key, keyId: jwk?.kid, publicJwk: Object.fromEntries(members) }
   })
+
+const isShort = ({ algorithm }: CryptoKey): boolean =>
+  "modulusLength" in algorithm && typeof algorithm.modulusLength === "number" && algorithm.modulusLength < 2048
 
 const parseJwk = (text: string): Either.Either<JWK, KeyError> =>
   Either.try({
@@ -96,7 +110,10 @@ const parseJwk = (text: string): Either.Either<JWK, KeyError> =>
     catch: () => new KeyError({ description: "the key is neither PKCS#8 PEM nor a JWK as JSON" })
   })
 
-const kindOfJwk = ({ crv, d, kty }: JWK): Either.Either<Kind, KeyError> => {
+const kindOfJwk = ({ crv, d, keys, kty }: JWK & { readonly keys?: unknown }): Either.Either<Kind, KeyError> => {
+  if (kty === undefined && Array.isArray(keys)) {
+    return Either.left(new KeyError({ description: "the JSON is a set of JWKs: give one key of the set" }))
+  }
   if (kty !== "oct" && typeof d !== "string") {
     return Either.left(new KeyError({ description: "the JWK is a public key: the private one signs" }))
   }
