@@ -57,8 +57,8 @@ const groups = {
     tests: ["unit/Alf", "unit/AuthorizedHttpClient", "unit/internal/conceal", "unit/internal/redactedResponse", "behaviour/secrets"]
   },
   keys: {
-    mutate: ["ClientAssertion", "DPoP", "internal/keys"],
-    tests: ["unit/ClientAssertion", "behaviour/dpop"]
+    mutate: ["ClientAssertion", "DPoP", "internal/signing/certificate", "internal/signing/jwt", "internal/signing/keys"],
+    tests: ["unit/ClientAssertion", "unit/internal/keys", "behaviour/dpop"]
   },
   resources: {
     mutate: ["DeviceCodeGrant", "TokenPool", "ProtectedResource", "ClientRegistration", "internal/http/toFetch"],
