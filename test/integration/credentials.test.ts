@@ -1,5 +1,5 @@
 /** The certified `oidc-provider`, for clients that prove themselves with keys, tokens bound to a key, and device codes. */
-import { FetchHttpClient, HttpClient, HttpClientError } from "@effect/platform"
+import { FetchHttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Layer, Option, Redacted, type Scope } from "effect"
 import { AccessToken, Alf, DeviceCodeGrant, TokenStorage } from "effect-alf"
@@ -8,9 +8,11 @@ import * as DPoP from "effect-alf/DPoP"
 import * as TokenStorageRedis from "effect-alf/TokenStorage/Redis"
 import { exportJWK, exportPKCS8, generateKeyPair } from "jose"
 import { generateKeyPairSync, randomBytes } from "node:crypto"
-import { Provider } from "oidc-provider"
+import type { RequestListener } from "node:http"
+import { errors, Provider } from "oidc-provider"
 import { vi } from "vitest"
 import { listen } from "../support/apiServer.ts"
+import * as FaultProxy from "../support/faultProxy.ts"
 import { isMissing, redisServer } from "../support/servers.ts"
 
 const { privateKey: signingKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
@@ -19,60 +21,77 @@ const secret = "a-secret-of-at-least-thirty-two-characters"
 
 type ClientMetadata = NonNullable<NonNullable<ConstructorParameters<typeof Provider>[1]>["clients"]>[number]
 
-/** A provider that demands nonces in proofs, and takes device codes; its user info is the API. */
-const authorizationServer = (client: Partial<ClientMetadata>): Effect.Effect<
-  { readonly issuer: string; readonly seen: ReadonlyArray<string> },
-  never,
-  Scope.Scope
-> =>
-  Effect.suspend(() => {
+interface Server {
+  /** The URL of a proxy in front of the provider. */
+  readonly issuer: string
+  readonly proxy: FaultProxy.FaultProxy
+  readonly seen: ReadonlyArray<string>
+  /** What verified assertions said, oldest first. */
+  readonly assertions: ReadonlyArray<{ readonly typ: unknown; readonly aud: unknown; readonly jti: unknown }>
+}
+
+/**
+ * A provider that demands nonces in proofs, and takes device codes; its user info is the API. A strict one wants the
+ * issuer as audience, as FAPI 2.0 does, and the `typ` of draft-ietf-oauth-rfc7523bis.
+ */
+const authorizationServer = (
+  client: Partial<ClientMetadata>,
+  { isStrict = false }: { readonly isStrict?: boolean } = {}
+): Effect.Effect<Server, never, Scope.Scope> =>
+  Effect.gen(function*() {
     const seen: Array<string> = []
-    return Effect.map(
-      listen((issuer) => {
-        const warn = vi.spyOn(console, "warn").mockReturnValue()
-        const provider = new Provider(issuer, {
-          clients: [{
-            client_id: "client",
-            grant_types: ["client_credentials"],
-            redirect_uris: [],
-            response_types: [],
-            ...client
-          }],
-          clientAuthMethods: ["private_key_jwt", "client_secret_jwt", "none"],
-          cookies: { keys: ["test"] },
-          jwks: { keys: [{ ...signingKey.export({ format: "jwk" }), alg: "ES256", use: "sig" }] },
-          clientDefaults: { id_token_signed_response_alg: "ES256" },
-          findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
-          enabledJWA: {
-            clientAuthSigningAlgValues: ["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519", "EdDSA", "HS256"],
-            dPoPSigningAlgValues: ["ES256", "EdDSA", "Ed25519"]
-          },
-          features: {
-            clientCredentials: { enabled: true },
-            deviceFlow: { enabled: true },
-            revocation: { enabled: true },
-            dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true }
-          },
-          ttl: {
-            AccessToken: 600,
-            ClientCredentials: 600,
-            DeviceCode: 600,
-            Grant: 600,
-            Interaction: 600,
-            RefreshToken: 600,
-            Session: 600,
-            IdToken: 600
-          }
-        })
-        warn.mockRestore()
-        const callback = provider.callback()
-        return (request, response) => {
-          seen.push(`${request.method} ${request.url?.split("?")[0]}`)
-          void callback(request, response)
-        }
-      }),
-      ({ url }) => ({ issuer: url, seen })
+    const assertions: Array<Server["assertions"][number]> = []
+    let callback: RequestListener = () => {}
+    const proxy = yield* FaultProxy.make(
+      yield* listen(() => (request, response) => {
+        seen.push(`${request.method} ${request.url?.split("?")[0]}`)
+        callback(request, response)
+      })
     )
+    const warn = vi.spyOn(console, "warn").mockReturnValue()
+    const provider = new Provider(proxy.url, {
+      clients: [{
+        client_id: "client",
+        grant_types: ["client_credentials"],
+        redirect_uris: [],
+        response_types: [],
+        ...client
+      }],
+      clientAuthMethods: ["private_key_jwt", "client_secret_jwt", "none"],
+      assertJwtClientAuthClaimsAndHeader: ({ oidc }, { aud, jti }, { typ }) => {
+        if (isStrict && (aud !== oidc.issuer || typ !== "client-authentication+jwt")) {
+          throw new errors.InvalidClientAuth("not addressed to the issuer alone")
+        }
+        assertions.push({ aud, jti, typ })
+      },
+      cookies: { keys: ["test"] },
+      jwks: { keys: [{ ...signingKey.export({ format: "jwk" }), alg: "ES256", use: "sig" }] },
+      clientDefaults: { id_token_signed_response_alg: "ES256" },
+      findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+      enabledJWA: {
+        clientAuthSigningAlgValues: ["ES256", "ES384", "ES512", "RS256", "PS256", "Ed25519", "EdDSA", "HS256", "HS512"],
+        dPoPSigningAlgValues: ["ES256", "EdDSA", "Ed25519"]
+      },
+      features: {
+        clientCredentials: { enabled: true },
+        deviceFlow: { enabled: true },
+        revocation: { enabled: true },
+        dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true }
+      },
+      ttl: {
+        AccessToken: 600,
+        ClientCredentials: 600,
+        DeviceCode: 600,
+        Grant: 600,
+        Interaction: 600,
+        RefreshToken: 600,
+        Session: 600,
+        IdToken: 600
+      }
+    })
+    warn.mockRestore()
+    callback = provider.callback()
+    return { issuer: proxy.url, proxy, seen, assertions }
   })
 
 const connect = <R = never>(
@@ -80,27 +99,9 @@ const connect = <R = never>(
   options: Partial<Extract<Alf.Options<R>, { readonly issuer: string }>>
 ) => Alf.make<R>({ clientId: "client", origins: [issuer], issuer, tokenRetry: { base: "1 millis" }, ...options })
 
-/** A client whose first two responses to token requests get lost after the server has seen the requests. */
-const losingTwo = Layer.map(FetchHttpClient.layer, (context) => context).pipe(
-  Layer.flatMap((context) =>
-    Layer.effect(
-      HttpClient.HttpClient,
-      Effect.map(HttpClient.HttpClient, (client) => {
-        let lost = 0
-        return HttpClient.transform(client, (effect, request) =>
-          Effect.filterOrFail(
-            effect,
-            () => !(request.url.endsWith("/token") && lost++ < 2),
-            () => new HttpClientError.RequestError({ request, reason: "Transport" })
-          ))
-      })
-    ).pipe(Layer.provide(Layer.succeedContext(context)))
-  )
-)
-
 describe("a client that signs assertions, at oidc-provider", () => {
   it.scopedLive.each(["ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA"])(
-    "private_key_jwt by %s, PEM and JWK; each of three attempts has an assertion of its own",
+    "private_key_jwt by %s, PEM and JWK; two of three responses get lost, and each attempt has an assertion of its own",
     (algorithm) =>
       Effect.gen(function*() {
         const { privateKey, publicKey } = yield* Effect.promise(() => generateKeyPair(algorithm, { extractable: true }))
@@ -110,51 +111,91 @@ describe("a client that signs assertions, at oidc-provider", () => {
           JSON.stringify({ ...await exportJWK(privateKey), kid: "key-1" })
         ])
         for (const key of keys) {
-          const { issuer, seen } = yield* authorizationServer({
-            token_endpoint_auth_method: "private_key_jwt",
-            jwks: { keys: [jwk] }
-          })
-          const { tokens } = yield* connect(issuer, {
+          const server = yield* authorizationServer(
+            { token_endpoint_auth_method: "private_key_jwt", jwks: { keys: [jwk] } },
+            { isStrict: true }
+          )
+          // discovery, and then the requests for a token
+          server.proxy.script("none", "cut", "cut")
+          const { tokens } = yield* connect(server.issuer, {
             clientAuthentication: ClientAssertion.privateKeyJwt({ key: Redacted.make(key), algorithm })
-          }).pipe(Effect.provide(losingTwo))
+          })
           const token = yield* tokens.get
           assert.strictEqual(token.type, "Bearer")
-          assert.lengthOf(seen.filter((request) => request === "POST /token"), 3)
+          assert.deepStrictEqual(server.seen.slice(-3), ["POST /token", "POST /token", "POST /token"])
+          assert.lengthOf(new Set(server.assertions.map(({ jti }) => jti)), 3)
         }
-      })
+      }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 
-  it.scopedLive("client_secret_jwt", () =>
+  it.scopedLive.each(
+    [
+      ["HS256", secret],
+      ["HS512", secret],
+      // shorter than RFC 7518 wants: this server takes it
+      ["HS256", "short"]
+    ] as const
+  )("client_secret_jwt by %s", ([algorithm, secret]) =>
     Effect.gen(function*() {
-      const { issuer } = yield* authorizationServer({
+      const server = yield* authorizationServer({
         client_secret: secret,
         token_endpoint_auth_method: "client_secret_jwt",
-        token_endpoint_auth_signing_alg: "HS256"
-      })
-      const { tokens } = yield* connect(issuer, {
+        token_endpoint_auth_signing_alg: algorithm
+      }, { isStrict: true })
+      server.proxy.script("none", "cut", "cut")
+      const { tokens } = yield* connect(server.issuer, {
         clientSecret: Redacted.make(secret),
-        clientAuthentication: ClientAssertion.clientSecretJwt()
-      }).pipe(Effect.provide(losingTwo))
-      assert.strictEqual((yield* tokens.get).type, "Bearer")
-    }))
-
-  it.scopedLive("the wrong key is invalid_client, once", () =>
-    Effect.gen(function*() {
-      const [right, wrong] = yield* Effect.promise(() =>
-        Promise.all([generateKeyPair("ES256", { extractable: true }), generateKeyPair("ES256", { extractable: true })])
-      )
-      const { issuer, seen } = yield* authorizationServer({
-        token_endpoint_auth_method: "private_key_jwt",
-        jwks: { keys: [yield* Effect.promise(() => exportJWK(right.publicKey))] }
+        clientAuthentication: ClientAssertion.clientSecretJwt({ algorithm })
       })
-      const key = Redacted.make(yield* Effect.promise(() => exportPKCS8(wrong.privateKey)))
-      const { tokens } = yield* connect(issuer, { clientAuthentication: ClientAssertion.privateKeyJwt({ key }) }).pipe(
-        Effect.provide(FetchHttpClient.layer)
-      )
-      const error = yield* Effect.flip(tokens.get)
-      assert.isTrue(error._tag === "TokenErrorResponse" && error.error === "invalid_client")
-      assert.lengthOf(seen.filter((request) => request === "POST /token"), 1)
-    }))
+      assert.strictEqual((yield* tokens.get).type, "Bearer")
+      assert.lengthOf(new Set(server.assertions.map(({ jti }) => jti)), 3)
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  describe("the server is strict:", () => {
+    const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
+    const key = Redacted.make(privateKey.export({ type: "pkcs8", format: "pem" }).toString())
+    const other = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey
+    const strict = authorizationServer({
+      token_endpoint_auth_method: "private_key_jwt",
+      jwks: { keys: [publicKey.export({ format: "jwk" })] }
+    }, { isStrict: true })
+
+    it.scopedLive.each<readonly [string, Partial<ClientAssertion.PrivateKeyJwtOptions>]>([
+      ["the wrong key", { key: Redacted.make(other.export({ type: "pkcs8", format: "pem" }).toString()) }],
+      ["another typ", { type: "JWT" }],
+      ["no typ", { type: null }],
+      ["the token endpoint as audience", { audience: "tokenEndpoint", type: "client-authentication+jwt" }],
+      ["an audience of somebody else", { audience: "https://other.test" }]
+    ])("%s is invalid_client, once", ([_, options]) =>
+      Effect.gen(function*() {
+        const { issuer, seen } = yield* strict
+        const { tokens } = yield* connect(issuer, {
+          clientAuthentication: ClientAssertion.privateKeyJwt({ key, ...options })
+        })
+        const error = yield* Effect.flip(tokens.get)
+        assert.isTrue(error._tag === "TokenErrorResponse" && error.error === "invalid_client")
+        assert.lengthOf(seen.filter((request) => request === "POST /token"), 1)
+      }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+    it.scopedLive("an assertion that was used is invalid_client", () =>
+      Effect.gen(function*() {
+        const { assertions, issuer } = yield* strict
+        const method = ClientAssertion.privateKeyJwt({ key })
+        const at = { endpoint: `${issuer}/token`, tokenEndpoint: `${issuer}/token`, issuer: Option.some(issuer) }
+        const proof = yield* method.prove({ id: "client", secret: Option.none() }, at)
+        const body = new URLSearchParams({ grant_type: "client_credentials", ...proof.params })
+        const responses = yield* Effect.promise(async () => [
+          await fetch(at.endpoint, { method: "POST", body }),
+          await fetch(at.endpoint, { method: "POST", body })
+        ])
+        assert.deepStrictEqual(responses.map(({ status }) => status), [200, 401])
+        assert.include(yield* Effect.promise(() => responses[1]!.text()), "invalid_client")
+        assert.deepStrictEqual(assertions.map(({ aud, typ }) => [aud, typ]), [
+          [issuer, "client-authentication+jwt"],
+          [issuer, "client-authentication+jwt"]
+        ])
+      }))
+  })
 })
 
 describe("tokens that are bound to a key, at oidc-provider with nonces", () => {
