@@ -13,19 +13,22 @@ import { answer, listen } from "../support/apiServer.ts"
 const tokenServer = (onRequest: (n: number) => Promise<void> = async () => {}) =>
   Effect.gen(function*() {
     const assertions: Array<string> = []
+    const types = new Set<string>()
     const { url } = yield* listen(() => (request, response) => {
       let body = ""
       request.setEncoding("utf8").on("data", (text: string) => {
         body += text
       })
       request.once("end", () => {
-        const n = assertions.push(new URLSearchParams(body).get("client_assertion") ?? "")
+        const form = new URLSearchParams(body)
+        types.add(form.get("client_assertion_type") ?? "")
+        const n = assertions.push(form.get("client_assertion") ?? "")
         void onRequest(n).then(() =>
           n < 3 ? answer(response, 503, {}) : answer(response, 200, { access_token: "token", expires_in: 60 })
         )
       })
     })
-    return { assertions, tokenEndpoint: `${url}/token` }
+    return { assertions, types, tokenEndpoint: `${url}/token` }
   })
 
 const getToken = (tokenEndpoint: string, clientAuthentication: ClientAuthentication.ClientAuthentication) =>
@@ -71,7 +74,7 @@ describe("an assertion of the surroundings", () => {
       yield* getToken(
         server.tokenEndpoint,
         ClientAuthentication.assertion(
-          Effect.map(fs.readFileString(join(folder, "client")), (text) => Redacted.make(text.trim()))
+          Effect.map(fs.readFileString(join(folder, "client")), Redacted.make)
         )
       )
       assert.deepStrictEqual(server.assertions, ["first", "second", "second"])
@@ -103,6 +106,25 @@ describe("an assertion of the surroundings", () => {
       )
       assert.deepStrictEqual(server.assertions, ["oidc-1", "oidc-2", "oidc-3"])
     }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.scopedLive("SPIFFE: a JWT-SVID in a file that its helper replaces between two attempts", () =>
+    Effect.gen(function*() {
+      const file = join(yield* temporaryFolder, "client.jwt")
+      const replace = async (token: string) => {
+        await writeFile(`${file}.new`, `${token}\n`)
+        await rename(`${file}.new`, file)
+      }
+      yield* Effect.promise(() => replace("svid-1"))
+      const server = yield* tokenServer((n) => replace(`svid-${n + 1}`))
+      const fs = yield* FileSystem.FileSystem
+      const type = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+      yield* getToken(
+        server.tokenEndpoint,
+        ClientAuthentication.assertion(Effect.map(fs.readFileString(file), Redacted.make), { type })
+      )
+      assert.deepStrictEqual(server.assertions, ["svid-1", "svid-2", "svid-3"])
+      assert.deepStrictEqual([...server.types], [type])
+    }).pipe(Effect.provide(NodeContext.layer)))
 
   it.scopedLive("that cannot be read is a TokenRequestError \"Secret\", and shows nothing of why", () =>
     Effect.gen(function*() {

@@ -5,7 +5,12 @@
 import { Command, HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { Effect, Stream } from "effect"
+import { generateKeyPairSync } from "node:crypto"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { makeCertificate } from "./certificates.ts"
 
 export interface Fence {
   readonly language: string
@@ -67,8 +72,9 @@ export const needs = (text: string): ReadonlyArray<string> => [
 /**
  * Starts a server for each `https://….example.com` (or `.net`, `.org`) that the text names, and Redis or Memcached for
  * `localhost:6379` and `localhost:11211`. Each of the first is an authorization server and an API: a form with a
- * `grant_type` gets a token, a query with a `response_type` is sent back with what it asks for, and all else needs one
- * of the tokens and gets its method and path as JSON.
+ * `grant_type` gets a token, a query with a `response_type` is sent back with what it asks for, its metadata name its token
+ * endpoint, `/id-token` is the token service of GitHub Actions, and all else needs one of the tokens and gets its method
+ * and path as JSON.
  */
 const standIns = (text: string) =>
   Effect.gen(function*() {
@@ -131,6 +137,15 @@ const standIn = (tokens: Set<string>) =>
               })}`
           )
         }
+        const own = `http://${request.headers["host"]}`
+        if (url.pathname === "/.well-known/oauth-authorization-server") {
+          return HttpServerResponse.unsafeJson({ issuer: own, token_endpoint: `${own}/token` })
+        }
+        if (url.pathname === "/id-token" && url.searchParams.has("audience")) {
+          return request.headers["authorization"] === "Bearer request-token"
+            ? HttpServerResponse.unsafeJson({ value: "id-token" })
+            : HttpServerResponse.empty({ status: 401 })
+        }
         return tokens.has(request.headers["authorization"] ?? "")
           ? HttpServerResponse.unsafeJson({ method: request.method, path: url.pathname })
           : HttpServerResponse.empty({
@@ -148,16 +163,25 @@ const issue = (tokens: Set<string>): string => {
 }
 
 /** A value for each environment variable that the program reads, and a browser for the URL that it opens. */
-const environment = (text: string): Record<string, string> => ({
+const environment = (text: string, folder: string): Record<string, string> => ({
   BROWSER: "chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=10000 --dump-dom %s",
   ...Object.fromEntries(
     [...text.matchAll(/\bConfig\.\w+\("([A-Z][A-Z0-9_]*)"\)|\bprocess\.env(?:\.|\[")([A-Z][A-Z0-9_]*)/g)]
       .map(([, configured, read]) => configured ?? read ?? "")
-      .map((name) => [name, value(name)])
+      .map((name) => [name, value(name, folder)])
   )
 })
 
-const value = (name: string): string => {
+const value = (name: string, folder: string): string => {
+  if (name.endsWith("_FILE")) {
+    const file = join(folder, name)
+    writeFileSync(file, contents(name))
+    return file
+  }
+  if (name.endsWith("PRIVATE_KEY")) return certificate.key
+  if (name.endsWith("SERVICE_ACCOUNT")) return serviceAccount()
+  if (name.endsWith("REQUEST_URL")) return "https://actions.example.com/id-token?api-version=2.0"
+  if (name.endsWith("REQUEST_TOKEN")) return "request-token"
   if (name.endsWith("CLIENT_ID")) return "my-client"
   if (name.endsWith("CLIENT_SECRET")) return "my-secret"
   if (name.endsWith("TOKEN_ENDPOINT")) return "https://auth.example.com/token"
@@ -169,6 +193,26 @@ const value = (name: string): string => {
   if (name.endsWith("KEY")) return Buffer.from(name.padEnd(32).slice(0, 32)).toString("base64")
   throw new Error(`A program reads ${name}, for which test/support/readme.ts has no value`)
 }
+
+const certificate = makeCertificate("my-client")
+
+const contents = (name: string): string => {
+  if (name.endsWith("CERTIFICATE_FILE")) return certificate.certificate
+  return name.endsWith("KEY_FILE") ? certificate.key : "a-signed-assertion\n"
+}
+
+/** The file that Google gives, for a stand-in. */
+const serviceAccount = (): string =>
+  JSON.stringify({
+    type: "service_account",
+    client_email: "reports@my-project.iam.gserviceaccount.com",
+    private_key: generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({
+      type: "pkcs8",
+      format: "pem"
+    }),
+    private_key_id: "key-1",
+    token_uri: "https://oauth2.example.com/token"
+  })
 
 interface RunOptions {
   readonly cwd?: string
@@ -202,7 +246,11 @@ export const run = (program: string, args: ReadonlyArray<string>, options: RunOp
  */
 export const stage = (text: string) =>
   Effect.gen(function*() {
-    const values = Object.entries(environment(text))
+    const folder = yield* Effect.acquireRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-alf-program-"))),
+      (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+    )
+    const values = Object.entries(environment(text, folder))
     const { redirect, restore } = yield* standIns([text, ...values.map(([, value]) => value)].join("\n"))
     return {
       program: redirect(text),
