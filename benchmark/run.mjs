@@ -1,4 +1,4 @@
-/** `npm run benchmark`: installs the other clients here (not with the package's own tools), bundles, runs. */
+/** `npm run benchmark` and `npm run soak`: installs the other clients here (not with the package's own tools), bundles, runs. */
 import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
@@ -16,11 +16,13 @@ const peers = [
 const here = fileURLToPath(new URL(".", import.meta.url))
 const run = (command, args) => execFileSync(command, args, { cwd: here, stdio: "inherit" })
 
-run("npm", ["install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix", here, ...peers])
+const [program, ...args] = process.argv[2] === "soak" ? process.argv.slice(2) : ["main", ...process.argv.slice(2)]
+
+if (program === "main") run("npm", ["install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix", here, ...peers])
 // bundled, since what runs TypeScript directly wraps every closure and would be measured with it
 await build({
   absWorkingDir: here,
-  entryPoints: ["main.ts", "server.ts"],
+  entryPoints: [`${program}.ts`, "server.ts"],
   bundle: true,
   packages: "external",
   format: "esm",
@@ -29,4 +31,4 @@ await build({
   outdir: "dist",
   outExtension: { ".js": ".mjs" }
 })
-run(process.execPath, ["--expose-gc", "--max-semi-space-size=256", "dist/main.mjs", ...process.argv.slice(2)])
+run(process.execPath, ["--expose-gc", "--max-semi-space-size=256", `dist/${program}.mjs`, ...args])

@@ -9,6 +9,9 @@ export interface Behaviour {
   tokenDelay: number
   /** Of three token requests, two fail with 503. */
   isFlaky: boolean
+  /** The share of token requests that fail with 503, and of those that take 3 seconds. */
+  failing: number
+  slow: number
   /** The API answers 401 to everything. */
   refusesAll: boolean
   /** A 401 comes after a time of up to this, in milliseconds. */
@@ -21,8 +24,9 @@ export interface Counts {
   tokenRequests: number
   apiRequests: number
   refusals: number
-  /** The most connections that were open at once. */
+  /** The most connections that were open at once, and those that are open now. */
   connections: number
+  open: number
 }
 
 export type Command =
@@ -34,6 +38,8 @@ export const calm: Behaviour = {
   expiresIn: 3600,
   tokenDelay: 0,
   isFlaky: false,
+  failing: 0,
+  slow: 0,
   refusesAll: false,
   straggle: 0,
   refusalSize: 2
@@ -43,7 +49,7 @@ if (process.send !== undefined) serve()
 
 function serve(): void {
   let behaviour = calm
-  let counts: Counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: 0 }
+  let counts: Counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: 0, open: 0 }
   let tokens = new Map<string, number>()
   let issued = 0
   const open = new Set<Socket>()
@@ -62,7 +68,7 @@ function serve(): void {
     request.on("end", () => {
       if (request.url === "/token") {
         counts.tokenRequests++
-        const isFailing = behaviour.isFlaky && counts.tokenRequests % 3 !== 0
+        const isFailing = (behaviour.isFlaky && counts.tokenRequests % 3 !== 0) || Math.random() < behaviour.failing
         setTimeout(() => {
           if (isFailing) return answer(response, 503, "{}")
           const token = `token-${++issued}`
@@ -74,7 +80,7 @@ function serve(): void {
           })
           tokens.set(token, Date.now() + behaviour.expiresIn * 1000)
           answer(response, 200, body)
-        }, behaviour.tokenDelay)
+        }, Math.random() < behaviour.slow ? 3_000 : behaviour.tokenDelay)
         return
       }
       counts.apiRequests++
@@ -97,7 +103,7 @@ function serve(): void {
     switch (command._tag) {
       case "reset":
         behaviour = { ...calm, ...command.behaviour }
-        counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: 0 }
+        counts = { tokenRequests: 0, apiRequests: 0, refusals: 0, connections: 0, open: 0 }
         // those of the client before
         for (const socket of open) socket.destroy()
         open.clear()
@@ -109,7 +115,7 @@ function serve(): void {
       case "counts":
         break
     }
-    process.send!({ counts })
+    process.send!({ counts: { ...counts, open: open.size } })
   })
   process.on("disconnect", () => process.exit())
 }
