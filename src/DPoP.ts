@@ -16,7 +16,6 @@ import { challengesOf } from "./internal/http/challenges.ts"
 import type { DPoP } from "./internal/http/presentation.ts"
 import { type Key, makeKeyReader } from "./internal/signing/keys.ts"
 import { issue } from "./internal/options.ts"
-import { randomName } from "./internal/random.ts"
 import type { ConfigurationError } from "./TokenError.ts"
 
 export type {
@@ -209,7 +208,7 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
           const time = now + (origin.offset ?? serverOffset)
           const token = Option.getOrUndefined(options.token)
           const payload = encode({
-            jti: randomName(),
+            jti: globalThis.crypto.randomUUID(),
             htm: request.method,
             htu: url.origin + url.pathname,
             iat: Math.floor(time / 1000),
@@ -238,10 +237,13 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
       const nonce = nonceOf(response)
       if (nonce !== undefined) origin.nonce = nonce
       const isApi = sent.headers["authorization"]?.startsWith("DPoP ") === true
+      const refusal = isApi ? refusalOf(response) : Option.getOrUndefined(error)
+      // what nearly every response of an API is
+      if (isApi && refusal === undefined) return Option.none()
+
       const offset = offsetOf(response, now)
       if (!isApi && offset !== undefined) serverOffset = Math.abs(offset) > tolerance ? offset : 0
 
-      const refusal = isApi ? refusalOf(response) : Option.getOrUndefined(error)
       if (refusal === "use_dpop_nonce") {
         return nonce === undefined || nonce === sentNonce ? Option.none() : Option.some({ nonce: Option.some(nonce) })
       }
