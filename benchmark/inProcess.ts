@@ -3,13 +3,14 @@ import { HttpClient, HttpClientRequest, HttpClientResponse } from "@effect/platf
 import { NodeHttpClient } from "@effect/platform-node"
 import { DateTime, Effect, Exit, Fiber, Redacted, Scope } from "effect"
 import { AccessToken, Alf, AuthorizationServer, Grant, TokenEndpoint, TokenService } from "effect-alf"
+import * as DPoP from "effect-alf/DPoP"
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { performance } from "node:perf_hooks"
 import { setImmediate } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { gzipSync } from "node:zlib"
-import { percentile, type Quartiles, quartiles, ratio } from "./measure.ts"
+import { drive, percentile, type Quartiles, quartiles, ratio } from "./measure.ts"
 import { counts, environment, isQuick, reset } from "./sockets.ts"
 import { alfOptions, withHeader } from "./subjects.ts"
 
@@ -18,7 +19,11 @@ const answerOf = (request: HttpClientRequest.HttpClientRequest) =>
   request.method === "POST"
     ? HttpClientResponse.fromWeb(
       request,
-      Response.json({ access_token: "fixed", token_type: "Bearer", expires_in: 3600 })
+      Response.json({
+        access_token: "fixed",
+        token_type: request.headers["dpop"] === undefined ? "Bearer" : "DPoP",
+        expires_in: 3600
+      })
     )
     : okay
 
@@ -119,6 +124,31 @@ export const overStub = (tracer: boolean) =>
       typed: await ratio(timed(authorizedHttpClient, times, tracer), floor, pairs)
     }
   })
+
+/** A request with DPoP against the signature alone, by a key of the same kind; milliseconds of each, and their ratio. */
+export const proofs = async () => {
+  const scope = await Effect.runPromise(Scope.make())
+  const { httpClient } = await Effect.runPromise(
+    Alf.make({ ...alfOptions(environment), dpop: DPoP.generate() }).pipe(
+      Effect.provideService(HttpClient.HttpClient, flatMapStub),
+      Scope.extend(scope)
+    )
+  )
+  const { privateKey } = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, [
+    "sign",
+    "verify"
+  ])
+  // as long as what a proof signs
+  const input = new Uint8Array(420)
+  const times = isQuick ? 500 : 2_000
+  const result = await ratio(
+    timed(httpClient, times),
+    () => drive(() => crypto.subtle.sign({ name: "ECDSA", hash: "SHA-256" }, privateKey, input), times, 1),
+    isQuick ? 3 : 41
+  )
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  return result
+}
 
 export const growth = () =>
   withAlf(flatMapStub, async ({ httpClient }) => {

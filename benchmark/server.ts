@@ -55,10 +55,11 @@ function serve(): void {
   const open = new Set<Socket>()
 
   const answer = (response: Http.ServerResponse, status: number, body: string) => {
+    const scheme = response.req.headers["dpop"] === undefined ? "Bearer" : "DPoP"
     response.writeHead(status, {
       "content-type": "application/json",
       "content-length": Buffer.byteLength(body),
-      ...(status === 401 ? { "www-authenticate": "Bearer error=\"invalid_token\"" } : {})
+      ...(status === 401 ? { "www-authenticate": `${scheme} error="invalid_token"` } : {})
     })
     response.end(body)
   }
@@ -74,7 +75,7 @@ function serve(): void {
           const token = `token-${++issued}`
           const body = JSON.stringify({
             access_token: token,
-            token_type: "Bearer",
+            token_type: request.headers["dpop"] === undefined ? "Bearer" : "DPoP",
             expires_in: behaviour.expiresIn,
             issued_token_type: "urn:ietf:params:oauth:token-type:access_token"
           })
@@ -84,7 +85,7 @@ function serve(): void {
         return
       }
       counts.apiRequests++
-      const token = request.headers.authorization?.replace(/^Bearer /, "") ?? ""
+      const token = request.headers.authorization?.replace(/^(?:Bearer|DPoP) /, "") ?? ""
       if (!behaviour.refusesAll && (tokens.get(token) ?? 0) > Date.now()) return answer(response, 200, "{}")
       counts.refusals++
       const body = " ".repeat(behaviour.refusalSize)

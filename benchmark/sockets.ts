@@ -1,11 +1,13 @@
 /** What is measured on loopback sockets, the same for every subject. */
+import { NodeHttpClient } from "@effect/platform-node"
+import { Effect } from "effect"
 import { type ChildProcess, fork } from "node:child_process"
 import { performance } from "node:perf_hooks"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { drive, percentile, type Quartiles, quartiles, ratio } from "./measure.ts"
 import type { Behaviour, Command, Counts } from "./server.ts"
-import type { Client, Environment, Subject } from "./subjects.ts"
+import { type Client, type Environment, type Subject, withReplays } from "./subjects.ts"
 
 export const isQuick = process.argv.includes("--quick")
 
@@ -134,3 +136,53 @@ export const largeRefusals = (subject: Subject) =>
     }
     return (await counts()).connections
   })
+
+/**
+ * How much longer 1,000 requests take whose token is revoked than those of a program that replays by hand and has the new
+ * token for nothing.
+ */
+export const stormTime = (hasProofs: boolean): Promise<Quartiles> => {
+  /** A client of its own for each round: one that is revoked again and again would get no more than ten new tokens. */
+  const thousand = (which: "own" | "byHand") => () =>
+    Effect.runPromise(
+      Effect.scoped(Effect.gen(function*() {
+        const clients = yield* withReplays(environment, hasProofs)
+        yield* clients.own
+        yield* Effect.promise(() => tell({ _tag: "revoke" }))
+        globalThis.gc?.()
+        const start = performance.now()
+        const statuses = yield* Effect.all(Array.from({ length: 1000 }, () => clients[which]), {
+          concurrency: "unbounded"
+        })
+        const took = performance.now() - start
+        if (failures(statuses) > 0) return yield* Effect.dieMessage("a request failed")
+        return took
+      })).pipe(Effect.provide(NodeHttpClient.layerUndici))
+    )
+  return reset().then(() => ratio(thousand("own"), thousand("byHand"), isQuick ? 3 : 21))
+}
+
+/**
+ * The most connections that undici opens for 64 requests in flight, and for 10 whose 401s are 1 MB: under this library, and
+ * under a program that does the same by hand.
+ */
+export const connections = Effect.scoped(Effect.gen(function*() {
+  const most = (request: "own" | "byHand", work: (request: Effect.Effect<number>) => Promise<unknown>) =>
+    Effect.scoped(Effect.gen(function*() {
+      yield* Effect.promise(() => reset({ refusalSize: 1_000_000 }))
+      const { byHand, own } = yield* withReplays(environment, false)
+      yield* Effect.promise(() => work(request === "own" ? own : byHand))
+      return (yield* Effect.promise(counts)).connections
+    })).pipe(Effect.provide(NodeHttpClient.layerUndici))
+  const inFlight = (request: Effect.Effect<number>) => drive(() => Effect.runPromise(request), 2000, 64)
+  const large = async (request: Effect.Effect<number>) => {
+    for (let round = 0; round < 20; round++) {
+      await tell({ _tag: "revoke" })
+      await drive(() => Effect.runPromise(request), 10, 10)
+    }
+  }
+  return {
+    inFlight: { own: yield* most("own", inFlight), byHand: yield* most("byHand", inFlight) },
+    large: { own: yield* most("own", large), byHand: yield* most("byHand", large) }
+  }
+}))

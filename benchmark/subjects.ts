@@ -1,8 +1,9 @@
 /** Clients behind one small interface: those on Effect's `HttpClient` here, the others in `peers.mjs`. */
 import { FetchHttpClient, HttpClient, HttpClientRequest } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
-import { Context, Effect, Layer, ManagedRuntime, Redacted } from "effect"
-import { Alf, AuthorizedHttpClient } from "effect-alf"
+import { Context, DateTime, Effect, Layer, ManagedRuntime, Option, Redacted } from "effect"
+import { AccessToken, Alf, AuthorizedHttpClient } from "effect-alf"
+import * as DPoP from "effect-alf/DPoP"
 import { createRequire } from "node:module"
 
 export interface Environment {
@@ -86,3 +87,46 @@ export const typed = onEffect(
   (environment) =>
     Layer.scoped(Own, Effect.map(Alf.make(alfOptions(environment)), ({ authorizedHttpClient }) => authorizedHttpClient))
 )
+
+/** What a program would write by hand: on a 401 the same request with another token, which is at hand for nothing. */
+const replaying = (
+  client: HttpClient.HttpClient,
+  sign: (
+    request: HttpClientRequest.HttpClientRequest,
+    token: string
+  ) => Effect.Effect<HttpClientRequest.HttpClientRequest>
+) =>
+(url: string) => {
+  const request = HttpClientRequest.get(url)
+  const send = (token: string) => Effect.flatMap(sign(request, token), client.execute)
+  return send("revoked").pipe(
+    Effect.flatMap((response) =>
+      response.status === 401
+        ? Effect.zipRight(Effect.ignore(response.arrayBuffer), send("fixed"))
+        : Effect.succeed(response)
+    ),
+    Effect.flatMap((response) => Effect.as(response.arrayBuffer, response.status)),
+    Effect.catchAll(() => Effect.succeed(0))
+  )
+}
+
+/** A library's client, and one by hand that replays, over one transport: as Bearer, or with proofs of one key. */
+export const withReplays = (environment: Environment, hasProofs: boolean) =>
+  Effect.gen(function*() {
+    const bare = yield* HttpClient.HttpClient
+    const dpop = yield* DPoP.generate()
+    const { httpClient } = yield* Alf.make({
+      ...alfOptions(environment),
+      ...(hasProofs ? { dpop: Effect.succeed(dpop) } : {})
+    })
+    const byHand = replaying(bare, (request, token) =>
+      hasProofs
+        ? Effect.orDie(dpop.prove(request, {
+          token: Option.some(
+            new AccessToken.AccessToken({ value: Redacted.make(token), issuedAt: DateTime.unsafeMake(0), type: "DPoP" })
+          ),
+          nonce: Option.none()
+        }))
+        : Effect.succeed(HttpClientRequest.setHeader(request, "authorization", `Bearer ${token}`)))
+    return { own: status(httpClient, environment.api), byHand: byHand(environment.api) }
+  })

@@ -63,6 +63,10 @@ describe("a pool of one connection", () => {
     { name: "an endless 401", refuse: refuseEndlessly },
     { name: "a 401 of which little comes", refuse: trickling },
     { name: "a 401 of 1 MB", refuse: large },
+    {
+      name: "a 401 that announces a short body and never sends it",
+      refuse: (response: ServerResponse) => void response.writeHead(401, { "content-length": 2 }).flushHeaders()
+    },
     { name: "a 401 without a body", refuse: (response: ServerResponse) => void response.writeHead(401).end() }
   ])("serves the replay after $name", ({ refuse }) => {
     const { agent, most } = pool()

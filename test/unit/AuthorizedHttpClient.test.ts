@@ -878,6 +878,28 @@ describe("AuthorizedHttpClient", () => {
         assert.strictEqual(seen.read, 64)
       }))
 
+    it.scoped("is read to its end if it is short and says so", () =>
+      Effect.gen(function*() {
+        const { body, seen } = endless(new Uint8Array(10), 3, false)
+        const { client } = scripted((_, n) =>
+          n === 0
+            ? new Response(body, { status: 401, headers: { "content-length": "30" } })
+            : json({ isDone: seen.isDone })
+        )
+        const { dropIn } = yield* make(client)
+        assert.deepStrictEqual(yield* Effect.flatMap(dropIn.get(users), ({ json }) => json), { isDone: true })
+      }))
+
+    it.scoped("is cut off if what was announced is compressed, and large", () =>
+      Effect.gen(function*() {
+        const { body, seen } = endless(kilobyte, 10_000, false)
+        const headers = { "content-length": "999", "content-encoding": "gzip" }
+        const { client } = scripted((_, n) => n === 0 ? new Response(body, { status: 401, headers }) : json({}))
+        const { dropIn } = yield* make(client)
+        assert.strictEqual((yield* dropIn.get(users)).status, 200)
+        assert.isAtMost(seen.read, 70)
+      }))
+
     it.scoped("is cut off after 64 KiB", () =>
       Effect.gen(function*() {
         const { body, seen } = endless(kilobyte, 10_000, false)

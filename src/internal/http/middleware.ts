@@ -211,11 +211,9 @@ const makeClient = <E, R, E2>(
         Effect.onExit((exit) =>
           outcome === "unsent"
             ? Effect.void
-            : Metric.increment(Metric.tagged(
-              TokenMetrics.replays,
-              "outcome",
-              outcome === "rejected" ? "refused" : Exit.isSuccess(exit) ? "accepted" : "failed"
-            ))
+            : Metric.increment(
+              replays[outcome === "rejected" ? "refused" : Exit.isSuccess(exit) ? "accepted" : "failed"]
+            )
         ),
         Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
       )
@@ -271,6 +269,12 @@ const makeClient = <E, R, E2>(
 const unauthorized = { _tag: "Unauthorized" } as const
 
 const noProofs: Array<string> = []
+
+const replays = {
+  accepted: Metric.tagged(TokenMetrics.replays, "outcome", "accepted"),
+  refused: Metric.tagged(TokenMetrics.replays, "outcome", "refused"),
+  failed: Metric.tagged(TokenMetrics.replays, "outcome", "failed")
+}
 
 /** Made once per token, as long as there are no proofs. */
 const concealedBy = (
