@@ -120,6 +120,7 @@ export const privateKeyJwt = (options: PrivateKeyJwtOptions): ClientAuthenticati
     requiresSecret: false,
     issue: () => Option.none(),
     issueWithoutIssuer: withoutIssuer(audience),
+    hint: hintFor(audience),
     validate: Effect.gen(function*() {
       yield* checkClaims(options)
       yield* checkAlgorithm(options.algorithm)
@@ -193,6 +194,7 @@ export const clientSecretJwt = (options: {
     requiresSecret: true,
     issue: () => Option.none(),
     issueWithoutIssuer: withoutIssuer(audience),
+    hint: hintFor(audience),
     validate: checkClaims(options),
     prove: ({ id, secret }, at) =>
       pipe(
@@ -377,6 +379,15 @@ const withoutIssuer = (audience: Audience): string | undefined =>
     ? "clientAuthentication: the issuer is not known, and an assertion is addressed to it: give issuer in place of " +
       "tokenEndpoint, or write audience: \"tokenEndpoint\""
     : undefined
+
+const hintFor = (audience: Audience): string | undefined => {
+  if (audience === "issuer") {
+    return "The server may know itself by its token endpoint: try audience: \"tokenEndpoint\""
+  }
+  return audience === "tokenEndpoint" || audience === "endpoint"
+    ? "The server may know itself by its issuer: try audience: \"issuer\""
+    : undefined
+}
 
 const checkClaims = (options: {
   readonly issuer?: string | undefined

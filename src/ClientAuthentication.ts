@@ -51,6 +51,8 @@ export interface ClientAuthentication {
   readonly prove: (client: Client, at: Destination) => Effect.Effect<Proof, unknown>
   /** What to do where the issuer is not known, if the method needs it. Defaults to nothing. */
   readonly issueWithoutIssuer?: string | undefined
+  /** What to try if the server refuses the client: the `hint` of the error. Defaults to none. */
+  readonly hint?: string | undefined
   /** Checks the method's own options when a layer is built. Defaults to no check. */
   readonly validate?: Effect.Effect<void, ConfigurationError> | undefined
 }
@@ -192,6 +194,7 @@ export const assertion = (
 export const tls: ClientAuthentication = {
   method: "tls_client_auth",
   requiresSecret: false,
+  hint: "The server may not know the client's certificate: does the HttpClient below send it?",
   issue: () => Option.none(),
   prove: (client) => Effect.succeed({ params: { client_id: client.id } })
 }

@@ -216,6 +216,7 @@ describe.each(transports)("a client with a certificate, over %s", (_, makeClient
       const { tokens } = yield* connect(world, yield* makeClient(make()))
       const error: TokenError.TokenError = yield* Effect.flip(tokens.get)
       assert.isTrue(error._tag === "TokenErrorResponse" && error.error === "invalid_client")
+      assert.include(error.message, "does the HttpClient below send it?")
       assert.lengthOf(world.seen.filter(({ request }) => request.includes("POST")), 1)
     }))
 

@@ -59,11 +59,13 @@ const succeeds = (client: AuthorizationServer.Client) =>
     (token) => assert.strictEqual(decodeJwt(Redacted.value(token.value))["client_id"], client.clientId)
   )
 
+/** The hint of a client that is refused. */
 const fails = (client: AuthorizationServer.Client) =>
-  Effect.map(
-    Effect.flip(get(client)),
-    (error) => assert.isTrue(error._tag === "TokenErrorResponse" && error.status === 403)
-  )
+  Effect.map(Effect.flip(get(client)), (error) => {
+    if (error._tag !== "TokenErrorResponse") return assert.fail(error._tag)
+    assert.strictEqual(error.status, 403)
+    return error.hint ?? ""
+  })
 
 describe.skipIf(isMissing("glewlwyd") || isMissing("sqlite3"))("at Glewlwyd", () => {
   layer(server, { excludeTestServices: true, timeout: "30 seconds" })((it) => {
@@ -82,7 +84,7 @@ describe.skipIf(isMissing("glewlwyd") || isMissing("sqlite3"))("at Glewlwyd", ()
       it.scoped(`an assertion by ${algorithm} to another audience, or with another key, is refused`, () =>
         Effect.gen(function*() {
           // this server knows itself by the URL of its endpoint only
-          yield* fails(client({ audience: "issuer" }))
+          assert.include(yield* fails(client({ audience: "issuer" })), "audience: \"tokenEndpoint\"")
           const { privateKey } = key.asymmetricKeyType === "ec"
             ? generateKeyPairSync("ec", { namedCurve: String(key.asymmetricKeyDetails?.namedCurve) })
             : key.asymmetricKeyType === "rsa"

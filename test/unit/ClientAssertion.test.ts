@@ -265,7 +265,7 @@ describe("privateKeyJwt", () => {
         { key: Redacted.make(rsa.publicKey.export({ format: "pem", type: "spki" }).toString()) },
         "neither PKCS#8"
       ],
-      ["a key that does not sign", { key: Redacted.make(x25519) }, "neither PKCS#8"],
+      ["a key that does not sign", { key: Redacted.make(x25519) }, "neither RSA, nor EC"],
       ["a public JWK", { key: Redacted.make(JSON.stringify({ ...jwkKey, d: undefined })) }, "public key"],
       ["a symmetric JWK", { key: Redacted.make(JSON.stringify({ kty: "oct", k: "MARKED" })) }, "neither RSA"],
       ["a set of JWKs", { key: Redacted.make(JSON.stringify({ keys: [jwkKey] })) }, "one key of the set"],
@@ -332,6 +332,40 @@ describe("privateKeyJwt", () => {
         assert.lengthOf(world.requests, 0)
       }))
   })
+
+  it.effect.each<readonly [string, Partial<ClientAssertion.PrivateKeyJwtOptions>, number, string | undefined]>([
+    ["of another audience, where it was the issuer", {}, 401, "audience: \"tokenEndpoint\""],
+    [
+      "of another audience, where it was the issuer and the server says nothing",
+      {},
+      403,
+      "audience: \"tokenEndpoint\""
+    ],
+    ["of the issuer, where it was the token endpoint", { audience: "tokenEndpoint" }, 401, "audience: \"issuer\""],
+    ["of nothing, where the audience is a text", { audience: "urn:server" }, 401, undefined]
+  ])("a refused client is told to think %s", ([_, options, status, hint]) =>
+    Effect.gen(function*() {
+      const { key } = yield* pem("ES256")
+      const world = run(
+        { clientAuthentication: ClientAssertion.privateKeyJwt({ key, ...options }) },
+        () => status === 401 ? json({ error: "invalid_client" }, { status }) : new Response("", { status })
+      )
+      const error = yield* Effect.flip(world.get)
+      if (error._tag !== "TokenErrorResponse") return assert.fail(error._tag)
+      if (hint === undefined) assert.isUndefined(error.hint)
+      else assert.include(error.hint ?? "", hint)
+    }))
+
+  it.effect("an error that is not about the client has no hint", () =>
+    Effect.gen(function*() {
+      const { key } = yield* pem("ES256")
+      const world = run(
+        { clientAuthentication: ClientAssertion.privateKeyJwt({ key }) },
+        () => json({ error: "invalid_scope" }, { status: 400 })
+      )
+      const error = yield* Effect.flip(world.get)
+      assert.isTrue(error._tag === "TokenErrorResponse" && error.hint === undefined)
+    }))
 
   it.effect("an assertion that a server echoes is not shown", () =>
     Effect.gen(function*() {

@@ -27,6 +27,7 @@ import { secretParams } from "./redact.ts"
 /** What a method of client authentication has to do: `ClientAuthentication` is one. */
 interface Authentication {
   readonly method: string
+  readonly hint?: string | undefined
   readonly prove: (
     client: { readonly id: string; readonly secret: Option.Option<Redacted.Redacted> },
     at: Destination
@@ -299,7 +300,8 @@ const hintFor =
     }
     const isAboutClient = error === "invalid_client" || ((status === 400 || status === 401 || status === 403) &&
       !otherErrors.includes(error))
-    if (authentication.method !== "client_secret_basic" || !isAboutClient) return undefined
+    if (!isAboutClient) return undefined
+    if (authentication.method !== "client_secret_basic") return authentication.hint
     return [settings.clientId, Option.match(secret, { onNone: () => "", onSome: Redacted.value })].some(isFormEncoded)
       ? "The server may not decode Basic credentials: try ClientAuthentication.basicRaw or ClientAuthentication.post"
       : "Some servers only take client_secret_post: try ClientAuthentication.post"

@@ -1,7 +1,7 @@
 /** X.509 certificates as PEM: which key they are for, and their thumbprint. */
 import * as Effect from "effect/Effect"
 import { base64url, exportJWK, importX509, type JWK } from "jose"
-import { defaultAlgorithms, KeyError, type SigningKey, withNewlines } from "./keys.ts"
+import { defaultAlgorithms, derOf, KeyError, pemBlock, type SigningKey } from "./keys.ts"
 
 export interface Certificate {
   readonly publicJwk: JWK
@@ -12,10 +12,10 @@ export interface Certificate {
 /** The first certificate of a PEM text: in a chain it is the one of the key. */
 export const readCertificate = (text: string): Effect.Effect<Certificate, KeyError> =>
   Effect.gen(function*() {
-    const [pem, body = ""] = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/.exec(
-      withNewlines(text)
-    ) ?? []
-    if (pem === undefined) return yield* new KeyError({ description: "the certificate is not PEM" })
+    const pem = yield* Effect.mapError(
+      pemBlock("CERTIFICATE", text),
+      () => new KeyError({ description: "the certificate is not PEM" })
+    )
     // only an import for the right kind of key succeeds
     const publicKey = yield* Effect.firstSuccessOf(
       defaultAlgorithms.map((algorithm) => Effect.tryPromise(() => importX509(pem, algorithm, { extractable: true })))
@@ -24,8 +24,7 @@ export const readCertificate = (text: string): Effect.Effect<Certificate, KeyErr
     )
     return yield* Effect.tryPromise({
       try: async () => {
-        const der = Uint8Array.from(atob(body.replace(/\s/g, "")), (character) => character.charCodeAt(0))
-        const digest = await globalThis.crypto.subtle.digest("SHA-256", der)
+        const digest = await globalThis.crypto.subtle.digest("SHA-256", Uint8Array.from(derOf(pem)))
         return { publicJwk: await exportJWK(publicKey), thumbprint: base64url.encode(new Uint8Array(digest)) }
       },
       catch: () => new KeyError({ description: "the thumbprint of the certificate could not be made" })

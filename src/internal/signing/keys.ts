@@ -52,29 +52,39 @@ export const makeKeyReader = (
   key: Key,
   algorithm: string | undefined
 ): Effect.Effect<SigningKey, KeyError> => {
-  let known: { readonly text: string; readonly imported: SigningKey } | undefined
+  let known: { readonly secret: Redacted.Redacted; readonly imported: SigningKey } | undefined
   const read = Redacted.isRedacted(key)
     ? Effect.succeed(key)
     : Effect.catchAllCause(key, () => new KeyError({ description: "the key could not be read" }))
   return Effect.flatMap(read, (secret) => {
-    const text = Redacted.value(secret)
-    return known?.text === text
+    return known !== undefined && Redacted.value(known.secret) === Redacted.value(secret)
       ? Effect.succeed(known.imported)
-      : Effect.tap(importKey(text, algorithm), (imported) =>
+      : Effect.tap(importKey(Redacted.value(secret), algorithm), (imported) =>
         Effect.sync(() => {
-          known = { text, imported }
+          known = { secret, imported }
         }))
   })
 }
 
-/** A PEM text that came through a variable whose line breaks are written as `\\n`. */
-export const withNewlines = (text: string): string =>
-  text.trimStart().startsWith("-----") ? text.replaceAll(/(?:\\r)?\\n/g, "\n") : text
+/** The first block with this label in a PEM text, whose line breaks a variable may hold as `\\n`. */
+export const pemBlock = (label: string, text: string): Option.Option<string> =>
+  Option.fromNullable(
+    new RegExp(`-----BEGIN ${label}-----[A-Za-z0-9+/=\\s]+-----END ${label}-----`).exec(
+      text.replaceAll(/(?:\\r)?\\n/g, "\n")
+    )?.[0]
+  )
+
+/** The bytes of a PEM block; none if they are not base64. */
+export const derOf = (block: string): Uint8Array =>
+  Option.getOrElse(
+    Either.getRight(Encoding.decodeBase64((block.split("-----")[2] ?? "").replace(/\s/g, ""))),
+    () => new Uint8Array()
+  )
 
 export const importKey = (text: string, chosen: string | undefined): Effect.Effect<SigningKey, KeyError> =>
   Effect.gen(function*() {
-    const pem = withNewlines(text).trim()
-    const jwk = pem.startsWith("{") ? yield* parseJwk(pem) : undefined
+    const jwk = text.trim().startsWith("{") ? yield* parseJwk(text) : undefined
+    const pem = Option.getOrElse(pemBlock("PRIVATE KEY", text), () => text)
     const kind = jwk === undefined ? yield* kindOfPem(pem) : yield* kindOfJwk(jwk)
     const own = typeof jwk?.alg === "string" ? jwk.alg : undefined
     const algorithm = chosen ?? own ?? algorithms[kind][0]
@@ -126,14 +136,16 @@ const kindOfJwk = ({ crv, d, keys, kty }: JWK & { readonly keys?: unknown }): Ei
 const isKind = (kind: string | undefined): kind is Kind => kind !== undefined && Object.hasOwn(algorithms, kind)
 
 const kindOfPem = (pem: string): Either.Either<Kind, KeyError> => {
-  const description = pem.includes("BEGIN RSA PRIVATE KEY") || pem.includes("BEGIN EC PRIVATE KEY")
+  const der = pem.startsWith("-----BEGIN PRIVATE KEY-----") ? derOf(pem) : new Uint8Array()
+  const beginning = Encoding.encodeHex(der.subarray(0, 48))
+  const found = identifiers.find(([identifier]) => beginning.includes(identifier))
+  if (found !== undefined) return Either.right(found[1])
+  const description = der.length > 0
+    ? "the key is neither RSA, nor EC on P-256, P-384 or P-521, nor Ed25519"
+    : /BEGIN (?:RSA|EC) PRIVATE KEY/.test(pem)
     ? "the key is not PKCS#8: convert it with openssl pkcs8 -topk8 -nocrypt"
     : pem.includes("BEGIN ENCRYPTED PRIVATE KEY")
     ? "the key is encrypted: decrypt it with openssl pkcs8 -in, or keep it in a vault"
     : "the key is neither PKCS#8 PEM nor a JWK as JSON"
-  const body = pem.startsWith("-----BEGIN PRIVATE KEY-----") ? pem.split("-----")[2] ?? "" : ""
-  const der = Option.getOrElse(Either.getRight(Encoding.decodeBase64(body.replace(/\s/g, ""))), () => new Uint8Array())
-  const beginning = Encoding.encodeHex(der.subarray(0, 48))
-  const found = identifiers.find(([identifier]) => beginning.includes(identifier))
-  return found === undefined ? Either.left(new KeyError({ description })) : Either.right(found[1])
+  return Either.left(new KeyError({ description }))
 }

@@ -141,6 +141,9 @@ describe("importKey", () => {
   it.effect.each(
     [
       ["white space around it", ` \n${pem}\n\n`],
+      ["a comment before it", `Bag Attributes\n    friendlyName: client\n${pem}`],
+      ["its certificate before it", makeCertificate("client").certificate + pem],
+      ["its certificate after it", pem + makeCertificate("client").certificate],
       ["the line breaks of Windows", pem.replaceAll("\n", "\r\n")],
       ["line breaks that a variable holds as \\n", pem.replaceAll("\n", "\\n")],
       ["line breaks that a variable holds as \\r\\n", pem.replaceAll("\n", "\\r\\n")]
@@ -154,6 +157,11 @@ describe("importKey", () => {
 
   it.effect.each(
     [
+      [
+        "a key that does not sign",
+        generateKeyPairSync("x25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+        "neither RSA, nor EC"
+      ],
       ["a set of keys", JSON.stringify({ keys: [ec.export({ format: "jwk" })] }), "one key of the set"],
       [
         "an RSA key that is too short, as PEM",
