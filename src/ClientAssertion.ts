@@ -43,8 +43,8 @@ export {
 }
 
 /**
- * Whom an assertion is addressed to: the issuer, the token endpoint, the endpoint that is called, or a text of the server's
- * own.
+ * The audience of an assertion: the issuer, the URL of the token endpoint, the URL of the endpoint that is called, or a text
+ * that the server's documentation names.
  *
  * @since 0.2.0
  * @category models
@@ -69,16 +69,16 @@ export interface PrivateKeyJwtOptions {
    * to no such header.
    */
   readonly certificate?: string | undefined
-  /** The `aud` claim. Defaults to `"issuer"`, which has to be known: by discovery or in the metadata. */
+  /** The `aud` claim. Defaults to `"issuer"`, which requires the option `issuer` or `metadata`. */
   readonly audience?: Audience | undefined
-  /** How long an assertion is good for. Defaults to 1 minute. */
+  /** How long an assertion is valid. Defaults to 1 minute. */
   readonly expiresIn?: Duration.DurationInput | undefined
   /**
-   * The `typ` header; `null` for none. Defaults to `client-authentication+jwt` if the audience is the issuer, otherwise to
-   * none.
+   * The `typ` header; `null` leaves it out. Defaults to `client-authentication+jwt` if the audience is the issuer, otherwise
+   * to no such header.
    */
   readonly type?: string | null | undefined
-  /** Further claims. Defaults to none. */
+  /** Further claims. They do not replace those of the library. Defaults to none. */
   readonly claims?: Readonly<Record<string, unknown>> | undefined
 }
 
@@ -155,7 +155,7 @@ export const privateKeyJwt = (options: PrivateKeyJwtOptions): ClientAuthenticati
 }
 
 /**
- * A JWT that is authenticated with the client secret: `client_secret_jwt`.
+ * A JWT that is signed with the client secret, which is not sent itself: `client_secret_jwt`.
  *
  * **Gotchas**
  *
@@ -183,9 +183,9 @@ export const privateKeyJwt = (options: PrivateKeyJwtOptions): ClientAuthenticati
 export const clientSecretJwt = (options: {
   /** Defaults to HS256. */
   readonly algorithm?: "HS256" | "HS384" | "HS512" | undefined
-  /** The `aud` claim. Defaults to `"issuer"`, which has to be known: by discovery or in the metadata. */
+  /** The `aud` claim. Defaults to `"issuer"`, which requires the option `issuer` or `metadata`. */
   readonly audience?: Audience | undefined
-  /** How long an assertion is good for. Defaults to 1 minute. */
+  /** How long an assertion is valid. Defaults to 1 minute. */
   readonly expiresIn?: Duration.DurationInput | undefined
 } = {}): ClientAuthentication => {
   const audience = options.audience ?? "issuer"
@@ -217,8 +217,8 @@ export const clientSecretJwt = (options: {
 }
 
 /**
- * A signed assertion, for `Grant.jwtBearer`: each run signs a new one. Options that cannot work are a
- * `ClientAssertionError`, too.
+ * A signed assertion for `Grant.jwtBearer`. Each run signs a new one. Options that cannot work are a `ClientAssertionError`
+ * when it runs, and a `TokenRequestError` "Secret" with the same words in `Grant.jwtBearer`.
  *
  * @example
  * ```ts
@@ -242,7 +242,7 @@ export const clientSecretJwt = (options: {
  */
 export const sign = (options: {
   readonly key: Key
-  /** As of `privateKeyJwt`. */
+  /** As in `privateKeyJwt`. */
   readonly algorithm?: string | undefined
   /** The `kid` header. Defaults to the JWK's own. */
   readonly keyId?: string | undefined
@@ -252,9 +252,9 @@ export const sign = (options: {
   readonly subject: string
   /** The `aud` claim. */
   readonly audience: string
-  /** How long the assertion is good for. Defaults to 1 minute. */
+  /** How long the assertion is valid. Defaults to 1 minute. */
   readonly expiresIn?: Duration.DurationInput | undefined
-  /** Further claims. Defaults to none. */
+  /** Further claims. They do not replace those of the library. Defaults to none. */
   readonly claims?: Readonly<Record<string, unknown>> | undefined
 }): Effect.Effect<Redacted.Redacted, ClientAssertionError> => {
   const read = makeKeyReader(options.key, options.algorithm)
@@ -282,7 +282,8 @@ const signWith = (
  *
  * **Details**
  *
- * JSON that cannot be read is a `ConfigurationError` when the layer is built.
+ * JSON that cannot be read, a key in it that cannot be used and an empty scope are a `ConfigurationError` when the layer is
+ * built.
  *
  * @example
  * ```ts

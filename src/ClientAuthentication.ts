@@ -188,6 +188,24 @@ export const assertion = (
  * A client certificate (RFC 8705 §2): the form names the client id only, and the certificate belongs to the `HttpClient`
  * below. The endpoints of `mtls_endpoint_aliases` are used where the metadata lists them.
  *
+ * @example
+ * ```ts
+ * import { NodeHttpClient } from "@effect/platform-node"
+ * import { Alf, ClientAuthentication } from "effect-alf"
+ * import { Layer } from "effect"
+ *
+ * export const authorized = (certificate: { readonly cert: string; readonly key: string }) =>
+ *   Alf.layer({
+ *     issuer: "https://login.example.com",
+ *     clientId: "reports",
+ *     clientAuthentication: ClientAuthentication.tls,
+ *     origins: ["https://api.example.com"]
+ *   }).pipe(
+ *     Layer.provide(NodeHttpClient.layerWithoutAgent),
+ *     Layer.provide(NodeHttpClient.makeAgentLayer(certificate))
+ *   )
+ * ```
+ *
  * @since 0.2.0
  * @category methods
  */
