@@ -4,9 +4,9 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { cpus } from "node:os"
 import * as InProcess from "./inProcess.ts"
 import type { Quartiles } from "./measure.ts"
-import { peers } from "./peers.mjs"
+import { peers, proofs } from "./peers.mjs"
 import * as Sockets from "./sockets.ts"
-import { dropIn, transports, typed } from "./subjects.ts"
+import { dropIn, transports, typed, withProofs } from "./subjects.ts"
 
 const lines: Array<string> = []
 const print = (line = "") => {
@@ -104,6 +104,22 @@ for (const subject of [dropIn, typed, ...peers]) {
   ])
 }
 table(["client", "one", "64", "cold", "storm", "expiry", "flaky", "refusing", "large"], rows)
+
+print("### With proofs (DPoP)")
+print()
+print(
+  "As **one** and **64** above, over fetch: a proof of ES256 with each request. The other two make proofs and no more."
+)
+print()
+const proofRows: Array<ReadonlyArray<string>> = []
+for (const subject of [withProofs, ...proofs]) {
+  proofRows.push([
+    `${subject.name} ${subject.version}`,
+    spread(await Sockets.overhead(subject, 1, 21)),
+    spread(await Sockets.overhead(subject, 64, 21))
+  ])
+}
+table(["client", "one", "64"], proofRows)
 
 print("## When every token is revoked")
 print()

@@ -120,33 +120,52 @@ const googleExternalAccount = async ({ api, tokenEndpoint }) => {
   }
 }
 
-const azureCore = async ({ api, tokenEndpoint }) => {
+/**
+ * Microsoft's libraries want https and its metadata: a client below them is shown `https://login.test`, and sends to the
+ * benchmark's server.
+ */
+const authority = "https://login.test"
+const authorityMetadata = {
+  issuer: `${authority}/tenant/v2.0`,
+  authorization_endpoint: `${authority}/authorize`,
+  token_endpoint: `${authority}/token`,
+  jwks_uri: `${authority}/keys`
+}
+
+const azureIdentity = async ({ api, tokenEndpoint }) => {
   const azure = await import("@azure/core-rest-pipeline")
+  const { ClientSecretCredential } = await import("@azure/identity")
   const http = azure.createDefaultHttpClient()
+  const authorityClient = {
+    sendRequest: async (request) => {
+      const isToken = request.url.startsWith(authorityMetadata.token_endpoint)
+      if (!isToken) {
+        return {
+          request,
+          status: 200,
+          headers: azure.createHttpHeaders({ "content-type": "application/json" }),
+          bodyAsText: JSON.stringify(authorityMetadata)
+        }
+      }
+      request.url = tokenEndpoint
+      request.allowInsecureConnection = true
+      return http.sendRequest(request)
+    }
+  }
+  const credential = new ClientSecretCredential("tenant", "id", "secret", {
+    authorityHost: authority,
+    disableInstanceDiscovery: true,
+    httpClient: authorityClient
+  })
   const send = async (pipeline, headers) => {
     const request = azure.createPipelineRequest({ url: api, allowInsecureConnection: true })
     for (const [name, value] of Object.entries(headers)) request.headers.set(name, value)
     return (await pipeline.sendRequest(http, request)).status
   }
-  const credential = {
-    getToken: async () => {
-      const response = await fetch(tokenEndpoint, {
-        method: "POST",
-        headers: { authorization: `Basic ${btoa("id:secret")}` },
-        body: new URLSearchParams({ grant_type: "client_credentials" })
-      })
-      if (!response.ok) {
-        await response.arrayBuffer()
-        throw new Error(`token endpoint: ${response.status}`)
-      }
-      const answer = await response.json()
-      return { token: answer.access_token, expiresOnTimestamp: Date.now() + answer.expires_in * 1000 }
-    }
-  }
   const bare = azure.createEmptyPipeline()
   const pipeline = azure.createEmptyPipeline()
   // the policy refuses plain http, which the benchmark's servers speak: it is shown an https URL
-  const policy = azure.bearerTokenAuthenticationPolicy({ credential, scopes: ["scope"] })
+  const policy = azure.bearerTokenAuthenticationPolicy({ credential, scopes: ["api/.default"] })
   pipeline.addPolicy({
     name: policy.name,
     sendRequest: (request, next) => {
@@ -161,11 +180,94 @@ const azureCore = async ({ api, tokenEndpoint }) => {
   return { request: () => send(pipeline, {}), bare: () => send(bare, { authorization: "Bearer fixed" }) }
 }
 
+/** Its documentation ends at the token too, of which it has a cache. */
+const msal = async ({ api, tokenEndpoint }) => {
+  const { ConfidentialClientApplication } = await import("@azure/msal-node")
+  const client = new ConfidentialClientApplication({
+    auth: {
+      clientId: "id",
+      clientSecret: "secret",
+      authority: `${authority}/tenant`,
+      knownAuthorities: [new URL(authority).host],
+      cloudDiscoveryMetadata: JSON.stringify({ tenant_discovery_endpoint: authority, metadata: [] }),
+      authorityMetadata: JSON.stringify(authorityMetadata)
+    },
+    system: {
+      networkClient: {
+        sendGetRequestAsync: async () => ({ status: 200, headers: {}, body: authorityMetadata }),
+        sendPostRequestAsync: async (_, { body, headers }) => {
+          const response = await fetch(tokenEndpoint, { method: "POST", body, headers })
+          return { status: response.status, headers: Object.fromEntries(response.headers), body: await response.json() }
+        }
+      }
+    }
+  })
+  return {
+    request: async () => {
+      const { accessToken } = await client.acquireTokenByClientCredential({ scopes: ["api/.default"] })
+      return fetchStatus(await fetch(api, { headers: { authorization: `Bearer ${accessToken}` } }))
+    },
+    bare: bareFetch(api)
+  }
+}
+
+const mcpSdk = async ({ api }) => {
+  const { withOAuth } = await import("@modelcontextprotocol/sdk/client/middleware.js")
+  const { ClientCredentialsProvider } = await import("@modelcontextprotocol/sdk/client/auth-extensions.js")
+  const provider = new ClientCredentialsProvider({
+    clientId: "id",
+    clientSecret: "secret",
+    expectedIssuer: new URL(api).origin
+  })
+  const send = withOAuth(provider, new URL(api).origin)(fetch)
+  // it throws on a 401 that is left
+  return { request: async () => fetchStatus(await send(api).catch(() => new Response("", { status: 401 }))), bare: bareFetch(api) }
+}
+
+/** Both make proofs only: the token is fixed. */
+const oauth4webapiProofs = async ({ api }) => {
+  const oauth = await import("oauth4webapi")
+  const handle = oauth.DPoP({ client_id: "id" }, await oauth.generateKeyPair("ES256"))
+  return {
+    request: async () =>
+      fetchStatus(
+        await oauth.protectedResourceRequest("fixed", "GET", new URL(api), undefined, undefined, {
+          DPoP: handle,
+          [oauth.allowInsecureRequests]: true
+        })
+      ),
+    bare: bareFetch(api)
+  }
+}
+
+const dpopProofs = async ({ api }) => {
+  const dpop = await import("dpop")
+  const keys = await dpop.generateKeyPair("ES256")
+  return {
+    request: async () =>
+      fetchStatus(
+        await fetch(api, {
+          headers: { authorization: "DPoP fixed", dpop: await dpop.generateProof(keys, api, "GET", undefined, "fixed") }
+        })
+      ),
+    bare: bareFetch(api)
+  }
+}
+
+const withVersion = (peer) => ({ ...peer, version: version(peer.package) })
+
 export const peers = [
   { name: "openid-client, cache from its docs", package: "openid-client", make: openidClient },
   { name: "@badgateway/oauth2-client", package: "@badgateway/oauth2-client", make: badgateway },
   { name: "axios-oauth-client + axios", package: "axios-oauth-client", make: axiosOauthClient },
   { name: "simple-oauth2", package: "simple-oauth2", make: simpleOauth2 },
   { name: "google external account client", package: "google-auth-library", make: googleExternalAccount },
-  { name: "Azure core bearer policy", package: "@azure/core-rest-pipeline", make: azureCore }
-].map((peer) => ({ ...peer, version: version(peer.package) }))
+  { name: "@azure/identity, bearer policy", package: "@azure/identity", make: azureIdentity },
+  { name: "MSAL, its cache", package: "@azure/msal-node", make: msal },
+  { name: "MCP SDK, withOAuth", package: "@modelcontextprotocol/sdk", make: mcpSdk }
+].map(withVersion)
+
+export const proofs = [
+  { name: "oauth4webapi", package: "oauth4webapi", make: oauth4webapiProofs },
+  { name: "dpop", package: "dpop", make: dpopProofs }
+].map(withVersion)

@@ -5,10 +5,15 @@ import { fileURLToPath } from "node:url"
 
 const peers = [
   "@azure/core-rest-pipeline@1.22.2",
+  "@azure/identity@4.14.1",
+  "@azure/msal-node@7.2.3",
   "@badgateway/oauth2-client@3.3.1",
   "axios@1.21.1",
   "axios-oauth-client@2.2.0",
   "google-auth-library@10.5.0",
+  "@modelcontextprotocol/sdk@1.32.2",
+  "dpop@2.1.2",
+  "oauth4webapi@3.8.8",
   "openid-client@6.8.9",
   "simple-oauth2@5.1.0"
 ]

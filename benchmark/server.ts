@@ -84,6 +84,21 @@ function serve(): void {
         }, Math.random() < behaviour.slow ? 3_000 : behaviour.tokenDelay)
         return
       }
+      // for those that look for it
+      if (request.url === "/.well-known/oauth-authorization-server") {
+        const issuer = `http://${request.headers.host}`
+        return answer(
+          response,
+          200,
+          JSON.stringify({
+            issuer,
+            authorization_endpoint: `${issuer}/authorize`,
+            token_endpoint: `${issuer}/token`,
+            response_types_supported: ["code"]
+          })
+        )
+      }
+      if (request.url?.startsWith("/.well-known/")) return answer(response, 404, "{}")
       counts.apiRequests++
       const token = request.headers.authorization?.replace(/^(?:Bearer|DPoP) /, "") ?? ""
       if (!behaviour.refusesAll && (tokens.get(token) ?? 0) > Date.now()) return answer(response, 200, "{}")

@@ -75,6 +75,16 @@ const dropInOver = (name: string, transport?: Layer.Layer<HttpClient.HttpClient>
 
 export const dropIn = dropInOver("effect-alf, drop-in")
 
+export const withProofs = onEffect(
+  "effect-alf, `dpop`",
+  (environment) =>
+    Layer.scoped(
+      Own,
+      Effect.map(Alf.make({ ...alfOptions(environment), dpop: DPoP.generate() }), ({ httpClient }) => httpClient)
+    ),
+  FetchHttpClient.layer
+)
+
 /** The drop-in over each of Effect's clients. */
 export const transports = [
   dropInOver("`NodeHttpClient.layerUndici`", NodeHttpClient.layerUndici),
