@@ -1,14 +1,17 @@
 /** Glewlwyd, for clients that prove themselves: a second opinion on what `oidc-provider` accepts. */
 import { FetchHttpClient } from "@effect/platform"
-import { assert, describe, layer } from "@effect/vitest"
+import { Undici } from "@effect/platform-node"
+import { assert, describe, it, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Redacted } from "effect"
 import { Alf, type AuthorizationServer, ClientAuthentication } from "effect-alf"
 import * as ClientAssertion from "effect-alf/ClientAssertion"
 import { decodeJwt } from "jose"
-import { createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto"
+import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto"
+import { type Certificate, makeCertificate } from "../support/certificates.ts"
 import * as FaultProxy from "../support/faultProxy.ts"
 import { glewlwyd } from "../support/glewlwyd.ts"
 import { isMissing } from "../support/servers.ts"
+import { undici } from "../support/transports.ts"
 
 const keys: ReadonlyArray<readonly [string, KeyObject]> = [
   ["ES256", generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey],
@@ -155,4 +158,34 @@ describe.skipIf(isMissing("glewlwyd") || isMissing("sqlite3"))("at Glewlwyd", ()
         yield* fails({ clientId: "basic", clientSecret, clientAuthentication: ClientAuthentication.basic })
       }))
   })
+
+  it.scopedLive("a client with a certificate gets a token that is bound to it, from the alias of the endpoint", () =>
+    Effect.gen(function*() {
+      const authority = makeCertificate("authority")
+      const { issuer } = yield* glewlwyd([{ id: "client", method: "tls_client_auth", name: "client" }], {
+        certificate: makeCertificate("server", { issuer: authority }),
+        authority: authority.certificate
+      })
+      const get = ({ certificate, key }: Certificate) =>
+        Effect.flatMap(
+          Alf.make({
+            issuer,
+            clientId: "client",
+            clientAuthentication: ClientAuthentication.tls,
+            scope: "reports",
+            origins: [issuer],
+            tokenRetry: { times: 0 }
+          }),
+          ({ tokens }) => tokens.get
+        ).pipe(
+          Effect.provide(undici(new Undici.Agent({ connect: { ca: authority.certificate, cert: certificate, key } })))
+        )
+      const right = makeCertificate("client", { issuer: authority })
+      const token = decodeJwt(Redacted.value((yield* get(right)).value))
+      assert.deepStrictEqual(token["cnf"], {
+        "x5t#S256": createHash("sha256").update(new X509Certificate(right.certificate).raw).digest("base64url")
+      })
+      const error = yield* Effect.flip(get(makeCertificate("other", { issuer: authority })))
+      assert.isTrue(error._tag === "TokenErrorResponse" && error.status === 403)
+    }))
 })

@@ -1,4 +1,4 @@
-/** X.509 certificates (RFC 5280) of 127.0.0.1, made when a test runs. */
+/** X.509 certificates (RFC 5280) of a name and of 127.0.0.1, made when a test runs. */
 import {
   createPrivateKey,
   createPublicKey,
@@ -44,7 +44,7 @@ export const makeCertificate = (name: string, options: Options = {}): Certificat
       sequence(
         // any certificate here may sign others
         extension("551d13", sequence(Buffer.of(1, 1, 0xff))),
-        extension("551d11", sequence(element(0x87, Buffer.of(127, 0, 0, 1))))
+        extension("551d11", sequence(element(0x82, Buffer.from(name)), element(0x87, Buffer.of(127, 0, 0, 1))))
       )
     )
   )

@@ -1,10 +1,12 @@
 /** Glewlwyd, an authorization server in C: it shares no code with the one that the other tests use. */
+import { Undici } from "@effect/platform-node"
 import { Effect, type Scope } from "effect"
 import { spawnSync } from "node:child_process"
 import { generateKeyPairSync } from "node:crypto"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import type { Certificate } from "./certificates.ts"
 import { server } from "./servers.ts"
 
 export interface Client {
@@ -13,18 +15,41 @@ export interface Client {
   readonly secret?: string | undefined
   /** The public keys, as JWKs. */
   readonly keys?: ReadonlyArray<object> | undefined
+  /** The name in its certificate. */
+  readonly name?: string | undefined
 }
 
 /** Debian's package leaves the tables and their first rows here. */
 const tables = "/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3"
 
+/** The server's certificate, and the PEM of the authority that has to sign those of clients. */
+export interface Tls {
+  readonly certificate: Certificate
+  readonly authority: string
+}
+
 /** A server that gives the scope `reports` to these clients; its issuer. */
-export const glewlwyd = (clients: ReadonlyArray<Client>): Effect.Effect<
+export const glewlwyd = (clients: ReadonlyArray<Client>, tls?: Tls): Effect.Effect<
   { readonly issuer: string },
   never,
   Scope.Scope
 > =>
   Effect.gen(function*() {
+    const dispatcher = yield* Effect.acquireRelease(
+      Effect.sync(() => new Undici.Agent({ connect: tls === undefined ? {} : { ca: tls.authority } })),
+      (agent) => Effect.promise(() => agent.destroy())
+    )
+    const call = async (url: string, body: object, cookie = "") => {
+      const response = await Undici.fetch(url, {
+        dispatcher,
+        method: "POST",
+        headers: { "content-type": "application/json", cookie },
+        body: JSON.stringify(body)
+      })
+      const text = await response.text()
+      if (!response.ok) throw new Error(`Glewlwyd: ${response.status} ${url} ${text}`)
+      return response
+    }
     const folder = yield* Effect.acquireRelease(
       Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-alf-glewlwyd-"))),
       (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
@@ -32,17 +57,17 @@ export const glewlwyd = (clients: ReadonlyArray<Client>): Effect.Effect<
     const filled = spawnSync("sqlite3", [`${folder}/database`], { input: readFileSync(tables) })
     if (filled.status !== 0) return yield* Effect.dieMessage(`sqlite3: ${filled.stderr}`)
     const { port } = yield* server((port) => {
-      writeFileSync(`${folder}/settings`, settings(port, folder))
+      writeFileSync(`${folder}/settings`, settings(port, folder, tls))
       return ["glewlwyd", "-c", `${folder}/settings`]
     })
-    const api = `http://127.0.0.1:${port}/api`
+    const api = `${tls === undefined ? "http" : "https"}://127.0.0.1:${port}/api`
     const issuer = `${api}/oidc`
     yield* Effect.promise(async () => {
       const login = await call(`${api}/auth/`, { username: "admin", password: "password" })
       const cookie = login.headers.getSetCookie().map((cookie) => cookie.split(";")[0]).join("; ")
       await call(`${api}/scope/`, { name: "reports", display_name: "Reports", password_required: false }, cookie)
       await call(`${api}/mod/plugin/`, plugin(issuer), cookie)
-      for (const { id, keys, method, secret } of clients) {
+      for (const { id, keys, method, name, secret } of clients) {
         await call(`${api}/client/`, {
           client_id: id,
           name: id,
@@ -52,23 +77,13 @@ export const glewlwyd = (clients: ReadonlyArray<Client>): Effect.Effect<
           scope: ["reports"],
           token_endpoint_auth_method: [method],
           ...(secret === undefined ? {} : { client_secret: secret }),
-          ...(keys === undefined ? {} : { jwks: { keys } })
+          ...(keys === undefined ? {} : { jwks: { keys } }),
+          ...(name === undefined ? {} : { tls_client_auth_san_dns: name })
         }, cookie)
       }
     })
     return { issuer }
   })
-
-const call = async (url: string, body: object, cookie = ""): Promise<Response> => {
-  const response = await fetch(url, {
-    method: "POST",
-    headers: { "content-type": "application/json", cookie },
-    body: JSON.stringify(body)
-  })
-  const text = await response.text()
-  if (!response.ok) throw new Error(`Glewlwyd: ${response.status} ${url} ${text}`)
-  return response
-}
 
 const plugin = (issuer: string) => {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
@@ -94,6 +109,8 @@ const plugin = (issuer: string) => {
       "auth-type-token-enabled": false,
       "request-maximum-exp": 600,
       "request-parameter-allow": true,
+      "client-cert-source": "TLS",
+      "client-cert-use-endpoint-aliases": true,
       "client-jwks-parameter": "jwks",
       "client-jwks_uri-parameter": "jwks_uri",
       "client-pubkey-parameter": "pubkey"
@@ -101,10 +118,19 @@ const plugin = (issuer: string) => {
   }
 }
 
-const settings = (port: number, folder: string): string =>
-  `port=${port}
+const settings = (port: number, folder: string, tls: Tls | undefined): string => {
+  if (tls !== undefined) {
+    writeFileSync(`${folder}/key`, tls.certificate.key)
+    writeFileSync(`${folder}/certificate`, tls.certificate.certificate)
+    writeFileSync(`${folder}/authority`, tls.authority)
+  }
+  return `port=${port}
 bind_address="127.0.0.1"
-external_url="http://127.0.0.1:${port}"
+use_secure_connection=${tls !== undefined}
+secure_connection_key_file="${folder}/key"
+secure_connection_pem_file="${folder}/certificate"
+secure_connection_ca_file="${folder}/authority"
+external_url="${tls === undefined ? "http" : "https"}://127.0.0.1:${port}"
 api_prefix="api"
 log_mode="console"
 log_level="ERROR"
@@ -120,3 +146,4 @@ plugin_module_path="/usr/lib/glewlwyd/plugin"
 hash_algorithm="SHA512"
 database={ type="sqlite3" path="${folder}/database" };
 `
+}
