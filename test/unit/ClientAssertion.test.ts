@@ -151,6 +151,8 @@ describe("privateKeyJwt", () => {
       assert.strictEqual(own.header.typ, "JWT")
       assert.deepInclude(own.claims, { aud: "urn:server", a: 1, iss: "client", exp: 300 })
       assert.isUndefined((yield* assertionOf({ type: null })).header.typ)
+      // whole seconds, and never none
+      assert.strictEqual((yield* assertionOf({ expiresIn: "1 millis" })).claims.exp, 1)
     }))
 
   it.effect("with audience \"endpoint\" is addressed to the endpoint that is called", () =>
@@ -465,6 +467,7 @@ describe("clientSecretJwt", () => {
           )
         )
         assert.instanceOf(direct, ClientAssertion.ClientAssertionError)
+        assert.strictEqual(direct.message, "The client secret is empty")
       }
     }))
 })
