@@ -16,6 +16,7 @@ import { challengesOf } from "./internal/http/challenges.ts"
 import type { DPoP } from "./internal/http/presentation.ts"
 import { type Key, makeKeyReader } from "./internal/signing/keys.ts"
 import { issue } from "./internal/options.ts"
+import { randomName } from "./internal/random.ts"
 import type { ConfigurationError } from "./TokenError.ts"
 
 export type {
@@ -208,7 +209,7 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
           const time = now + (origin.offset ?? serverOffset)
           const token = Option.getOrUndefined(options.token)
           const payload = encode({
-            jti: globalThis.crypto.randomUUID(),
+            jti: randomName(),
             htm: request.method,
             htu: url.origin + url.pathname,
             iat: Math.floor(time / 1000),
