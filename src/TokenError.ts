@@ -141,7 +141,9 @@ export class DiscoveryError extends Schema.TaggedError<DiscoveryError>("effect-a
   /** The URL that was asked, or the issuer, without a query. */
   url: Schema.String,
   reason: Schema.Literal("Transport", "NotFound", "Invalid", "IssuerMismatch", "ResourceMismatch", "Unsupported"),
-  description: Schema.String
+  description: Schema.String,
+  /** What the server asked to wait for in `Retry-After`. */
+  retryAfter: Schema.optional(Schema.DurationFromMillis)
 }) {
   override get message(): string {
     return printable(`${this.description} (${this.reason}, ${this.url})`)

@@ -100,6 +100,36 @@ describe("discovery", () => {
       }))
   }
 
+  it.scoped("is not asked for again before its Retry-After is over", () =>
+    Effect.gen(function*() {
+      const busy = () => new Response("no", { status: 429, headers: { "retry-after": "120" } })
+      const server = serverWith({ [urls[0]]: (n) => n === 0 ? busy() : json(usual) })
+      const { tokens } = yield* connect(server)
+      for (let second = 0; second < 120; second += 10) {
+        const error = yield* Effect.flip(tokens.get)
+        assert.isTrue(error._tag === "DiscoveryError" && error.reason === "Transport")
+        assert.strictEqual(server.count(urls[0]), 1)
+        yield* TestClock.adjust("10 seconds")
+      }
+      yield* tokens.get
+    }))
+
+  it.effect("says who asks", () =>
+    Effect.gen(function*() {
+      const server = serverWith({ [urls[0]]: () => json(usual) })
+      yield* discover(server)
+      assert.match(server.requests[0]?.headers["user-agent"] ?? "", /^effect-alf\//)
+    }))
+
+  it.effect("takes no document of a client below that followed a redirect", () =>
+    Effect.gen(function*() {
+      const server = serverWith({
+        [urls[0]]: () => Object.defineProperty(json(usual), "redirected", { value: true })
+      })
+      const error = yield* Effect.flip(discover(server))
+      assert.deepStrictEqual([error.reason, server.requests.length], ["Invalid", 1])
+    }))
+
   it.effect("without a document anywhere is NotFound, without a connection Transport", () =>
     Effect.gen(function*() {
       const missing = yield* Effect.flip(discover(serverWith({})))
@@ -236,7 +266,11 @@ describe("the metadata of a client", () => {
       // the second read failed
       assert.strictEqual(server.count(urls[0]), 2)
       assert.strictEqual(yield* endpoint, "https://auth.test/0/token")
-      yield* TestClock.adjust("1 hour")
+      yield* TestClock.adjust("299 seconds")
+      yield* endpoint
+      yield* settle
+      assert.strictEqual(server.count(urls[0]), 2)
+      yield* TestClock.adjust("1 second")
       yield* endpoint
       yield* settle
       assert.strictEqual(yield* endpoint, "https://auth.test/2/token")
@@ -527,11 +561,13 @@ describe("a request to an endpoint", () => {
 
   it.effect("uses no response of a client below that followed a redirect", () =>
     Effect.gen(function*() {
-      const followed = () => Object.defineProperty(goodToken("token"), "redirected", { value: true })
+      const http = scripted(() => Object.defineProperty(goodToken("token"), "redirected", { value: true }))
       const error = yield* Effect.flip(
-        Effect.flatMap(serverOf(scripted(followed)), (server) => server.request("token", params))
+        Effect.flatMap(serverOf(http), (server) => server.request("token", params))
       )
-      assert.isTrue(error._tag === "TokenRequestError" && error.reason === "Transport")
+      assert.instanceOf(error, TokenError.InvalidTokenResponse)
       assert.include(error.message, "followRedirects")
+      // the secret does not go there again
+      assert.lengthOf(http.requests, 1)
     }))
 })

@@ -11,14 +11,13 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Schedule from "effect/Schedule"
-import { isTokenError, type TokenError, TokenRequestError } from "../../TokenError.ts"
+import { InvalidTokenResponse, isTokenError, type TokenError, TokenRequestError } from "../../TokenError.ts"
 import * as TokenMetrics from "../../TokenMetrics.ts"
 import { assertionIssue } from "../assertionError.ts"
 import type { DPoP } from "../http/presentation.ts"
 import { inModule } from "../log.ts"
 import { secretIssue } from "../options.ts"
 import { hardTimeout } from "../timeout.ts"
-import { version } from "../version.ts"
 import { shownUrl } from "./discovery.ts"
 import type { Execute } from "./execute.ts"
 import { decodeMembers, type MapTokenResponse, type RawResponse } from "./readTokenResponse.ts"
@@ -184,7 +183,10 @@ const send = (
     const sentAt = yield* Clock.currentTimeMillis
     const response = yield* Effect.mapError(
       settings.execute(sent),
-      ({ description, isUnsent }) => failed("Transport", description, isUnsent)
+      ({ description, isFinal, isUnsent }): Failed =>
+        isFinal
+          ? { error: new InvalidTokenResponse({ endpoint, issue: description }), isUnsent }
+          : failed("Transport", description, isUnsent)
     )
     const isDone = target.isBodyIgnored && response.status >= 200 && response.status < 300
     const members = isDone ? Either.right({}) : decodeMembers(response, {
@@ -241,7 +243,6 @@ const learned = (
 const buildRequest = (url: string, form: UrlParams.UrlParams, proof: Proof, format: Settings["format"]) =>
   pipe(
     HttpClientRequest.post(url, { acceptJson: true }),
-    HttpClientRequest.setHeader("user-agent", `effect-alf/${version}`),
     format === "json" ? HttpClientRequest.bodyUnsafeJson(toJson(form)) : HttpClientRequest.bodyUrlParams(form),
     proof.authorization === undefined
       ? (request) => request

@@ -25,17 +25,20 @@ export const fetchDocument = (
   timeout: Duration.Duration = defaultTimeout
 ): Effect.Effect<Option.Option<Members>, DiscoveryError> => {
   const response = hardTimeout(execute(HttpClientRequest.get(url, { acceptJson: true })), timeout, () => ({
-    description: `No response within ${Duration.format(timeout)}`
+    description: `No response within ${Duration.format(timeout)}`,
+    isFinal: false
   }))
   return Effect.matchEffect(response, {
-    onFailure: ({ description }) => Effect.fail(new DiscoveryError({ url, reason: "Transport", description })),
+    onFailure: ({ description, isFinal }) =>
+      Effect.fail(new DiscoveryError({ url, reason: isFinal ? "Invalid" : "Transport", description })),
     onSuccess: (response) => {
       if (isTransientStatus(response.status)) {
         return Effect.fail(
           new DiscoveryError({
             url,
             reason: "Transport",
-            description: `The server answered ${response.status} to the request for its metadata`
+            description: `The server answered ${response.status} to the request for its metadata`,
+            retryAfter: response.retryAfter
           })
         )
       }

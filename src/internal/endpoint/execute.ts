@@ -3,12 +3,13 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
-import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import { isTokenError } from "../../TokenError.ts"
+import { version } from "../version.ts"
 import { brokenConnection, type RawResponse, readTokenResponse } from "./readTokenResponse.ts"
 
 /** Why there is no response. */
@@ -17,6 +18,8 @@ export interface Broken {
   readonly description: string
   /** Whether the connection was refused, so that the server cannot have received the request. */
   readonly isUnsent: boolean
+  /** Whether the same request would only break again. */
+  readonly isFinal: boolean
 }
 
 export type Execute = (request: HttpClientRequest.HttpClientRequest) => Effect.Effect<RawResponse, Broken>
@@ -33,7 +36,7 @@ export const makeExecute: Effect.Effect<Execute, never, HttpClient.HttpClient> =
   const built = Option.getOrElse(yield* Effect.serviceOption(FetchHttpClient.RequestInit), () => ({}))
   return (request) =>
     pipe(
-      client.execute(request),
+      client.execute(withUserAgent(request)),
       // a client that turns statuses into errors makes no difference
       Effect.catchIf(isStatusError, (error) => Effect.succeed(error.response)),
       Effect.flatMap((response): Effect.Effect<RawResponse, Broken | HttpClientError.ResponseError> =>
@@ -46,10 +49,17 @@ export const makeExecute: Effect.Effect<Execute, never, HttpClient.HttpClient> =
     )
 })
 
+/** Some firewalls refuse who does not say its name. A browser does, and asks a server first whether it may say another. */
+const withUserAgent = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest =>
+  isBrowser() ? request : HttpClientRequest.setHeader(request, "user-agent", `effect-alf/${version}`)
+
+const isBrowser = (): boolean => globalThis.navigator?.userAgent?.startsWith("Mozilla/") === true
+
 const redirected: Broken = {
   _tag: "Broken",
   description: "The HttpClient below followed a redirect, so the response was not used: put followRedirects above",
-  isUnsent: false
+  isUnsent: false,
+  isFinal: true
 }
 
 /** The response of fetch is within one that ends the request when its body is not read. */
@@ -90,7 +100,8 @@ const toBroken = (cause: Cause.Cause<unknown>): Broken => {
   return {
     _tag: "Broken",
     description: `No response: ${why}${code === undefined ? "" : ` (${code})`}`,
-    isUnsent: code === "ECONNREFUSED"
+    isUnsent: code === "ECONNREFUSED",
+    isFinal: false
   }
 }
 

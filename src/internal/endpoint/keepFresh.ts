@@ -1,4 +1,7 @@
-/** A value that is fetched once for all callers and kept for an hour. A later failure leaves the last good value in place. */
+/**
+ * A value that is fetched once for all callers and kept for an hour. A later failure leaves the last good value in place, and
+ * the next try follows five minutes after it.
+ */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -7,12 +10,13 @@ import { pipe } from "effect/Function"
 import * as Runtime from "effect/Runtime"
 
 const lifetime = Duration.toMillis("1 hour")
+const pause = Duration.toMillis("5 minutes")
 
 export const keepFresh = <A, E>(fetch: Effect.Effect<A, E>): Effect.Effect<Effect.Effect<A, E>> =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime()
     const clock = yield* Effect.clock
-    let kept: { readonly value: A; readonly since: number } | undefined
+    let kept: { readonly value: A; readonly since: number; readonly until: number } | undefined
     let flight: Deferred.Deferred<A, E> | undefined
 
     /** Runs with the FiberRefs of the layer, and goes on when its first caller has left. */
@@ -23,7 +27,10 @@ export const keepFresh = <A, E>(fetch: Effect.Effect<A, E>): Effect.Effect<Effec
         fetch,
         Effect.onExit((exit) => {
           flight = undefined
-          if (exit._tag === "Success") kept = { value: exit.value, since: clock.unsafeCurrentTimeMillis() }
+          if (exit._tag === "Success") {
+            const now = clock.unsafeCurrentTimeMillis()
+            kept = { value: exit.value, since: now, until: now + lifetime }
+          }
           return Deferred.done(handle, exit)
         }),
         Effect.ignore
@@ -35,10 +42,9 @@ export const keepFresh = <A, E>(fetch: Effect.Effect<A, E>): Effect.Effect<Effec
       const now = clock.unsafeCurrentTimeMillis()
       if (kept === undefined) return Deferred.await(flight ?? launch())
       // a clock that was set back ends the hour too
-      const isStale = now < kept.since || now - kept.since >= lifetime
+      const isStale = now < kept.since || now >= kept.until
       if (isStale && flight === undefined) {
-        // the next try is an hour later, however this one ends
-        kept = { value: kept.value, since: now }
+        kept = { value: kept.value, since: now, until: now + pause }
         flight = launch()
       }
       return Effect.succeed(kept.value)

@@ -85,4 +85,4 @@ export const longestRequest = (retry: Retry, timeout: Duration.Duration): Durati
 }
 
 const retryAfter = (error: TokenError): Duration.Duration =>
-  error._tag === "TokenErrorResponse" && error.retryAfter !== undefined ? error.retryAfter : Duration.zero
+  "retryAfter" in error && error.retryAfter !== undefined ? error.retryAfter : Duration.zero

@@ -412,7 +412,7 @@ const cooldownAfter = <F>(
 ): Cooldown | undefined => {
   const base = Duration.toMillis(windows.refusalCooldown)
   if (isTransient(error)) {
-    const asked = error._tag === "TokenErrorResponse" && error.retryAfter !== undefined
+    const asked = "retryAfter" in error && error.retryAfter !== undefined
       ? Math.min(Duration.toMillis(error.retryAfter), maxRetryAfter)
       : 0
     return { error, from: flight.startedAt, until: Math.max(flight.startedAt + base, now + asked), pause: 0 }
