@@ -211,6 +211,30 @@ describe("discovery", () => {
       assert.strictEqual((yield* Effect.flip(discover(server))).reason, "Invalid")
     }))
 
+  it("reads no more of a document than a server can mean: lists are cut, long texts and further aliases ignored", () => {
+    const list = (length: number) => Array.from({ length }, (_, i) => `scope-${i}`)
+    const aliases = Array.from({ length: 50_000 }, (_, i) => [`alias_${i}`, "https://auth.test"])
+    const metadata = Either.getOrThrow(AuthorizationServer.Metadata.fromJson({
+      ...usual,
+      scopes_supported: list(100_000),
+      revocation_endpoint: `https://auth.test/${"a".repeat(9000)}`,
+      mtls_endpoint_aliases: Object.fromEntries(aliases)
+    }))
+    assert.strictEqual(metadata.scopesSupported?.length, 1000)
+    assert.isUndefined(metadata.revocationEndpoint)
+    assert.strictEqual(Object.keys(metadata.mtlsEndpointAliases ?? {}).length, 100)
+  })
+
+  it.effect("shows no query of a URL in an error", () =>
+    Effect.gen(function*() {
+      const server = scripted(() => new Response("", { status: 503 }))
+      const error = yield* Effect.flip(
+        Effect.provide(AuthorizationServer.discover(`${issuer}?key=hunter2`), server.layer)
+      )
+      assert.strictEqual(error.reason, "Transport")
+      assert.notInclude(`${JSON.stringify(error)}${error.message}`, "hunter2")
+    }))
+
   it.effect("an issuer that is not a URL is Invalid", () =>
     Effect.map(
       Effect.flip(discover(serverWith({}), {}, "no URL")),

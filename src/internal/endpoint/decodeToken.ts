@@ -32,6 +32,12 @@ const maxToken = 64 * 1024
 /** Other members are kept up to this size, in bytes of JSON. */
 const maxExtra = 64 * 1024
 
+/** Other members are kept up to this number: more are slow to copy. */
+const maxMembers = 1000
+
+/** A longer scope counts as absent, in characters. */
+const maxScope = 64 * 1024
+
 /** Types of token whose use needs a proof that is not made here, or that are no access tokens (RFC 8693 §2.2.1). */
 const unusableTypes: ReadonlySet<string> = new Set(["mac", "hmac", "pop", "n_a"])
 
@@ -43,37 +49,50 @@ export const decodeToken = (
   members: Readonly<Record<string, unknown>>,
   options: DecodeTokenOptions
 ): Either.Either<Decoded, string> => {
-  const { access_token: value, expires_in, refresh_token: refreshToken, scope, token_type: type, ...others } = members
+  const { access_token: value, expires_in, refresh_token: refreshToken, scope, token_type: type } = members
   if (typeof value !== "string" || value === "") return Either.left("access_token is missing or not a string")
   if (value.length > maxToken) return Either.left("access_token is longer than 64 KiB")
   if (!isHeaderSafe(value)) return Either.left("access_token has a character that a header must not carry")
   return Either.map(presentedType(type, options.isDPoP), (type) => {
     const lifetime = readLifetime(expires_in, options.defaultExpiresIn)
-    const left = leftOut(others)
+    const others = otherMembers(members)
     return {
       token: new AccessToken({
         value: Redacted.make(value),
         type,
-        scope: typeof scope === "string" ? scopes(scope) : options.requestedScope,
+        scope: typeof scope === "string" && scope.length <= maxScope ? scopes(scope) : options.requestedScope,
         issuedAt: DateTime.unsafeMake(options.sentAt),
         expiresAt: Option.map(lifetime.seconds, (seconds) => DateTime.unsafeMake(options.sentAt + 1000 * seconds)),
         refreshToken: typeof refreshToken === "string" && refreshToken !== ""
           ? Option.some(Redacted.make(refreshToken))
           : Option.none(),
-        extra: Redacted.make(Option.isSome(left) ? {} : others)
+        extra: Redacted.make(Either.getOrElse(others, () => ({})))
       }),
-      warning: Option.orElse(lifetime.warning, () => left)
+      warning: Option.orElse(lifetime.warning, () => Either.getLeft(others))
     }
   })
 }
 
-/** Why the other members cannot be kept: nested too deeply, or made by `mapTokenResponse` of what JSON does not have. */
-const leftOut = (others: Readonly<Record<string, unknown>>): Option.Option<string> =>
-  Option.match(Option.liftThrowable(() => JSON.stringify(others).length)(), {
-    onNone: () => Option.some("its other members cannot be written as JSON and were left out"),
+/**
+ * The other members, or why they cannot be kept: too many, too large, nested too deeply, or made by `mapTokenResponse` of
+ * what JSON does not have.
+ */
+const otherMembers = (
+  members: Readonly<Record<string, unknown>>
+): Either.Either<Readonly<Record<string, unknown>>, string> => {
+  if (Object.keys(members).length > maxMembers) {
+    return Either.left(`its other members are more than ${maxMembers} and were left out`)
+  }
+  const { access_token: _, expires_in: _in, refresh_token: _refresh, scope: _scope, token_type: _type, ...others } =
+    members
+  return Option.match(Option.liftThrowable(() => JSON.stringify(others).length)(), {
+    onNone: () => Either.left("its other members cannot be written as JSON and were left out"),
     onSome: (length) =>
-      length > maxExtra ? Option.some("its other members are larger than 64 KiB and were left out") : Option.none()
+      length > maxExtra
+        ? Either.left("its other members are larger than 64 KiB and were left out")
+        : Either.right(others)
   })
+}
 
 const presentedType = (type: unknown, isDPoP: boolean): Either.Either<string, string> => {
   const name = typeof type === "string" ? type.toLowerCase() : ""

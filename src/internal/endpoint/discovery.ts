@@ -24,18 +24,19 @@ export const fetchDocument = (
   isDocument: (members: Members) => boolean,
   timeout: Duration.Duration = defaultTimeout
 ): Effect.Effect<Option.Option<Members>, DiscoveryError> => {
+  const at = shownUrl(url)
   const response = hardTimeout(execute(HttpClientRequest.get(url, { acceptJson: true })), timeout, () => ({
     description: `No response within ${Duration.format(timeout)}`,
     isFinal: false
   }))
   return Effect.matchEffect(response, {
     onFailure: ({ description, isFinal }) =>
-      Effect.fail(new DiscoveryError({ url, reason: isFinal ? "Invalid" : "Transport", description })),
+      Effect.fail(new DiscoveryError({ url: at, reason: isFinal ? "Invalid" : "Transport", description })),
     onSuccess: (response) => {
       if (isTransientStatus(response.status)) {
         return Effect.fail(
           new DiscoveryError({
-            url,
+            url: at,
             reason: "Transport",
             description: `The server answered ${response.status} to the request for its metadata`,
             retryAfter: response.retryAfter
@@ -44,7 +45,7 @@ export const fetchDocument = (
       }
       if (response.isCut && response.status < 300) {
         return Effect.fail(
-          new DiscoveryError({ url, reason: "Invalid", description: "The metadata document is longer than 1 MiB" })
+          new DiscoveryError({ url: at, reason: "Invalid", description: "The metadata document is longer than 1 MiB" })
         )
       }
       return Effect.succeed(Option.filter(membersOf(response), isDocument))
@@ -68,21 +69,33 @@ export const appendedUrl = (identifier: URL, name: string): string =>
 
 const withoutSlash = (path: string): string => path.endsWith("/") ? path.slice(0, -1) : path
 
+/** A longer text counts as absent, in characters. */
+const maxText = 8 * 1024
+
+/** A longer list is cut. */
+const maxList = 1000
+
 /** Reads members of a document. What has another type counts as absent. */
-export const reader = (members: Members) => ({
+export const reader = (members: object) => ({
   text: (name: string): string | undefined => {
-    const value = members[name]
-    return typeof value === "string" && value !== "" ? value : undefined
+    const value = own(members, name)
+    return isText(value) && value !== "" ? value : undefined
   },
   flag: (name: string): boolean | undefined => {
-    const value = members[name]
+    const value = own(members, name)
     return typeof value === "boolean" ? value : undefined
   },
   texts: (name: string): ReadonlyArray<string> | undefined => {
-    const value = members[name]
-    return Array.isArray(value) ? value.filter((item): item is string => typeof item === "string") : undefined
+    const value = own(members, name)
+    return Array.isArray(value) ? value.slice(0, maxList).filter(isText) : undefined
   }
 })
+
+const own = (members: object, name: string): unknown =>
+  Object.hasOwn(members, name) ? Reflect.get(members, name) : undefined
+
+/** A text that is not too long. */
+export const isText = (value: unknown): value is string => typeof value === "string" && value.length <= maxText
 
 /** Whether secrets may be sent to a URL: https, or this machine. */
 export const isSecure = (text: string): boolean => {

@@ -229,17 +229,19 @@ const isErrorCode = (u: unknown): u is string =>
 const isObject = (value: unknown): value is Members =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
+/** A longer text is not read as a form, in characters: it takes long to take apart. */
+const maxForm = 128 * 1024
+
 /** A JSON object, or a form that holds a token: nothing but the alphabet of forms. */
-export const parseMembers = (text: string): Option.Option<Members> =>
-  Option.orElse(
-    Option.filter(Option.liftThrowable((text: string): unknown => JSON.parse(text))(text), isObject),
-    () => {
-      const form = text.trim()
-      return /^[\w.~*%+&=-]+$/.test(form) && /(?:^|&)access_token=/.test(form)
-        ? Option.some(Object.fromEntries(new URLSearchParams(form)))
-        : Option.none()
-    }
-  )
+export const parseMembers = (text: string): Option.Option<Members> => {
+  const trimmed = text.trim()
+  // brackets inside brackets, a megabyte of them, are slow to parse
+  return trimmed.startsWith("{")
+    ? Option.filter(Option.liftThrowable((text: string): unknown => JSON.parse(text))(trimmed), isObject)
+    : trimmed.length <= maxForm && /^[\w.~*%+&=-]+$/.test(trimmed) && /(?:^|&)access_token=/.test(trimmed)
+    ? Option.some(Object.fromEntries(new URLSearchParams(trimmed)))
+    : Option.none()
+}
 
 /** Seconds or a date (RFC 9110 §10.2.3). */
 const parseRetryAfter = (value: string | undefined, now: number): Duration.Duration | undefined => {

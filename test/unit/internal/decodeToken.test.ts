@@ -168,6 +168,21 @@ describe("decodeToken", () => {
   })
 })
 
+describe("a response that is made to be slow", () => {
+  const many = Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`k${i}`, ""]))
+
+  it("keeps none of its other members if there are more than a thousand", () => {
+    const { token, warning } = Either.getOrThrow(decodeToken({ access_token: "abc", ...many }, options))
+    assert.deepStrictEqual(Redacted.value(token.extra), {})
+    assert.include(Option.getOrThrow(warning), "1000")
+  })
+
+  it("has no scope if its scope is longer than 64 KiB", () => {
+    const { token } = Either.getOrThrow(decodeToken({ access_token: "abc", scope: "a ".repeat(500_000) }, options))
+    assert.deepStrictEqual(token.scope, ["asked"])
+  })
+})
+
 describe("scopes", () => {
   it("are the words of a scope (RFC 6749 §3.3)", () => {
     assert.deepStrictEqual(scopes("read write"), ["read", "write"])
