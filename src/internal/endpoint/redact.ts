@@ -136,8 +136,16 @@ const isWordByte = (byte: number): boolean =>
 const views = (text: string): ReadonlyArray<View> => {
   const raw = rawView(text)
   if (!/[\\%&+]/.test(text)) return [raw]
-  const once = decode(raw, false)
-  return [raw, once, decode(raw, true), decode(once, false), decode(once, true)]
+  const once = decode(raw)
+  return [
+    raw,
+    once,
+    decode(raw, { plusIsSpace: true }),
+    decode(once),
+    decode(once, { plusIsSpace: true }),
+    // a backslash of the text's own may stand before an escape
+    ...(text.includes("\\\\") ? [decode(raw, { hasLoneBackslashes: true })] : [])
+  ]
 }
 
 const rawView = (text: string): View => {
@@ -164,7 +172,13 @@ interface Escape {
   readonly length: number
 }
 
-const decode = (view: View, plusIsSpace: boolean): View => {
+interface DecodeOptions {
+  readonly plusIsSpace?: boolean
+  /** Whether a backslash before another one stands for itself. */
+  readonly hasLoneBackslashes?: boolean
+}
+
+const decode = (view: View, options: DecodeOptions = {}): View => {
   // no escape is shorter than the bytes that it stands for
   const bytes = new Uint8Array(view.length)
   const from = new Uint32Array(view.length)
@@ -172,7 +186,7 @@ const decode = (view: View, plusIsSpace: boolean): View => {
   let length = 0
   for (let i = 0; i < view.length;) {
     const byte = view.bytes[i] ?? 0
-    const escape = escapeAt(view.bytes, i, plusIsSpace)
+    const escape = escapeAt(view.bytes, i, options)
     const end = i + (escape?.length ?? 1)
     for (const decoded of escape?.bytes ?? [byte]) {
       bytes[length] = decoded
@@ -191,16 +205,16 @@ const plus = 43
 const backslash = 92
 
 /** The escape that begins here: JSON, percent-encoding, a form's space, or HTML. */
-const escapeAt = (bytes: Uint8Array, i: number, plusIsSpace: boolean): Escape | undefined => {
+const escapeAt = (bytes: Uint8Array, i: number, options: DecodeOptions): Escape | undefined => {
   switch (bytes[i]) {
     case percent: {
       const code = hex(bytes, i + 1, 2)
       return code === undefined ? undefined : { bytes: [code], length: 3 }
     }
     case plus:
-      return plusIsSpace ? { bytes: [32], length: 1 } : undefined
+      return options.plusIsSpace === true ? { bytes: [32], length: 1 } : undefined
     case backslash:
-      return jsonEscape(bytes, i)
+      return options.hasLoneBackslashes === true && bytes[i + 1] === backslash ? undefined : jsonEscape(bytes, i)
     case ampersand:
       return htmlEscape(bytes, i)
     default:

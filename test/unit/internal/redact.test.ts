@@ -60,6 +60,11 @@ describe("redact", () => {
     assert.strictEqual(redact("[abc-long] [abc]", ["abc", "abc-long"]), "[<redacted>] [<redacted>]")
   })
 
+  it("finds an escape that a backslash of the text stands before", () => {
+    assert.strictEqual(redact("C:\\\\ud800\\udc00 is it", ["\u{10000} is it"]), "C:\\<redacted>")
+    assert.notInclude(redact("C:\\\\nsecret", ["\nsecret"]), "secret")
+  })
+
   it("takes no character of a secret for a pattern", () => {
     assert.strictEqual(
       redact("a.c.c.c abc.c.c $&$&$& (x(x(x", ["a.c.c.c", "$&$&$&", "(x(x(x"]),
