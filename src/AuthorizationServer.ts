@@ -20,6 +20,7 @@ import { makeAuthenticatedRequest, type Received } from "./internal/endpoint/aut
 import { isSecure, shownUrl } from "./internal/endpoint/discovery.ts"
 import { makeExecute } from "./internal/endpoint/execute.ts"
 import { keepFresh } from "./internal/endpoint/keepFresh.ts"
+import { sharesFetches } from "./internal/sharing.ts"
 import type { MapTokenResponse } from "./internal/endpoint/readTokenResponse.ts"
 import { type Retry, type RetryOptions, retrySchedule } from "./internal/endpoint/retry.ts"
 import { discoverWith, insecureEndpoint, Metadata } from "./internal/endpoint/serverMetadata.ts"
@@ -173,6 +174,11 @@ export interface RequestSettings {
   readonly mapTokenResponse?: MapTokenResponse | undefined
   /** The key that tokens are bound to, from `effect-alf/DPoP` (RFC 9449). Defaults to none: Bearer tokens. */
   readonly dpop?: Effect.Effect<DPoP, ConfigurationError> | undefined
+  /**
+   * Whether callers who need the metadata at the same time share one discovery. Defaults to true; to false on Cloudflare
+   * Workers, where a request cannot wait for what another one has begun.
+   */
+  readonly sharedFetch?: boolean | undefined
 }
 
 /**
@@ -218,7 +224,8 @@ export const makeWithSend = (options: Options): Effect.Effect<
     yield* checkAuthentication(options, configured)
 
     const metadata = configured._tag === "Known" ? Effect.succeed(configured.metadata) : yield* keepFresh(
-      pipe(discoverWith(execute, configured, timeout), Effect.retry(schedule))
+      pipe(discoverWith(execute, configured, timeout), Effect.retry(schedule)),
+      sharesFetches(options.sharedFetch)
     )
     const request = makeAuthenticatedRequest({
       execute,

@@ -30,6 +30,7 @@ import type { Grant } from "./Grant.ts"
 import { digest } from "./internal/digest.ts"
 import { inModule } from "./internal/log.ts"
 import { anyDuration, finiteDuration, issue } from "./internal/options.ts"
+import { sharesFetches } from "./internal/sharing.ts"
 import { withAtHand } from "./internal/token/atHand.ts"
 import { Flight } from "./internal/token/flight.ts"
 import { guard, type GuardedStorage } from "./internal/token/guardedStorage.ts"
@@ -108,6 +109,12 @@ export interface SettingsOptions extends WindowOptions {
    * Defaults to what the retry options allow; to 1 minute for a service that is built without them.
    */
   readonly flightTimeout?: Duration.DurationInput | undefined
+  /**
+   * Whether callers who need a token at the same time share one fetch. Without, each fetches its own and nothing is renewed
+   * in the background: for runtimes where a request cannot wait for what another one has begun. Defaults to true; to false
+   * on Cloudflare Workers.
+   */
+  readonly sharedFetch?: boolean | undefined
 }
 
 /**
@@ -207,6 +214,7 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
     const launch = (flight: TokenFlight): Effect.Effect<void> =>
       Effect.map(Effect.context<never>(), (caller) => {
         const mine: Running.Running = { handle: flight.handle, isSpending: false, deadline: flight.deadline }
+        if (!windows.isShared) Running.forgetOverdue(running, now())
         const fiber = Runtime.runFork(runtime)(pipe(
           Effect.raceFirst(acquire(flight, mine), Running.overdue(mine, windows.flightTimeout, now)),
           // the layer may have been built where nothing can be interrupted
@@ -332,7 +340,8 @@ const decodeWindows = <R>(options: Options<R>): Effect.Effect<TokenState.Windows
       flightTimeout: Duration.sum(
         yield* finiteDuration("flightTimeout", options.flightTimeout ?? "1 minute"),
         options.grant.patience ?? Duration.zero
-      )
+      ),
+      isShared: sharesFetches(options.sharedFetch)
     }
   })
 

@@ -593,3 +593,44 @@ describe("revoke", () => {
       assert.strictEqual(value(yield* inTime(service.get)), "t1")
     }))
 })
+
+describe("without sharedFetch", () => {
+  it.scoped("callers fetch for themselves, and one that hangs holds nobody", () =>
+    Effect.gen(function*() {
+      const { asked, grant } = scripted((n) => n === 0 ? Effect.never : Effect.delay(issue(`t${n}`), "1 second"))
+      const service = yield* make({ grant, sharedFetch: false })
+      const hanging = yield* Effect.fork(service.get)
+      yield* settle
+      const tokens = yield* inTime(many(4, service.get), "1 second")
+      assert.deepStrictEqual(tokens.map(value).sort(), ["t1", "t2", "t3", "t4"])
+      assert.strictEqual(asked(), 5)
+      // one of them is kept
+      const kept = value(yield* service.get)
+      assert.include(["t1", "t2", "t3", "t4"], kept)
+      assert.strictEqual(asked(), 5)
+      yield* Fiber.interrupt(hanging)
+    }))
+
+  it.scoped("nothing is renewed in the background: the token is used to its end", () =>
+    Effect.gen(function*() {
+      const { asked, grant } = scripted((n) => issue(`t${n}`, "100 seconds"))
+      const service = yield* make({ grant, sharedFetch: false })
+      yield* service.get
+      yield* TestClock.adjust("94 seconds")
+      assert.strictEqual(value(yield* service.get), "t0")
+      yield* settle
+      assert.strictEqual(asked(), 1)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(value(yield* service.get), "t1")
+    }))
+
+  it.scoped("a rejected token is replaced by each for itself", () =>
+    Effect.gen(function*() {
+      const { asked, grant } = scripted((n) => Effect.delay(issue(`t${n}`), "1 second"))
+      const service = yield* make({ grant, sharedFetch: false })
+      const first = yield* inTime(service.get, "1 second")
+      yield* inTime(many(3, service.refresh(first)), "1 second")
+      assert.strictEqual(asked(), 4)
+      assert.notStrictEqual(value(yield* service.get), value(first))
+    }))
+})

@@ -300,6 +300,24 @@ describe("the metadata of a client", () => {
       assert.strictEqual(yield* endpoint, "https://auth.test/2/token")
     }))
 
+  it.effect("is fetched by each caller for itself without sharedFetch", () =>
+    Effect.gen(function*() {
+      const http = serverWith({ [urls[0]]: () => json(usual) })
+      let n = 0
+      const below = HttpClient.transform(http.client, (effect) => n++ === 0 ? Effect.never : effect)
+      const { metadata } = yield* Effect.provideService(
+        AuthorizationServer.make({ issuer, clientId: "client", sharedFetch: false }),
+        HttpClient.HttpClient,
+        below
+      )
+      const hanging = yield* Effect.fork(metadata)
+      yield* settle
+      assert.strictEqual((yield* metadata).issuer, issuer)
+      yield* metadata
+      assert.strictEqual(n, 2)
+      yield* Fiber.interrupt(hanging)
+    }))
+
   it.scoped("that never comes is given up after tokenTimeout, for every attempt, and asked for anew", () =>
     Effect.gen(function*() {
       let isHanging = true

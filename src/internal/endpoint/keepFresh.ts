@@ -12,7 +12,7 @@ import * as Runtime from "effect/Runtime"
 const lifetime = Duration.toMillis("1 hour")
 const pause = Duration.toMillis("5 minutes")
 
-export const keepFresh = <A, E>(fetch: Effect.Effect<A, E>): Effect.Effect<Effect.Effect<A, E>> =>
+export const keepFresh = <A, E>(fetch: Effect.Effect<A, E>, isShared: boolean): Effect.Effect<Effect.Effect<A, E>> =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime()
     const clock = yield* Effect.clock
@@ -40,6 +40,7 @@ export const keepFresh = <A, E>(fetch: Effect.Effect<A, E>): Effect.Effect<Effec
 
     return Effect.suspend(() => {
       const now = clock.unsafeCurrentTimeMillis()
+      if (!isShared) flight = undefined
       if (kept === undefined) return Deferred.await(flight ?? launch())
       // a clock that was set back ends the hour too
       const isStale = now < kept.since || now >= kept.until

@@ -38,6 +38,15 @@ export const overdue = (running: Running, grace: Duration.Duration, now: () => n
     return Effect.zipRight(Effect.sleep(Duration.millis(left > 0 ? left : 1_000)), overdue(running, grace, now))
   })
 
+/** Where a flight ends without a sound when the request that started it does, those that are long overdue have ended. */
+export const forgetOverdue = (all: Map<Running, unknown>, now: number): void => {
+  for (const running of all.keys()) {
+    if (now > running.deadline + longOverdue) all.delete(running)
+  }
+}
+
+const longOverdue = 60 * 60_000
+
 /** Ends the waiting of all with `LayerClosed`. What has been spent is awaited, so that its token is stored. */
 export const close = (
   all: ReadonlyMap<Running, Fiber.RuntimeFiber<unknown>>,

@@ -109,6 +109,8 @@ export interface Windows {
   readonly refreshAhead: Duration.Duration
   readonly refusalCooldown: Duration.Duration
   readonly flightTimeout: Duration.Duration
+  /** Whether callers wait for a flight that another one has started. Without, nothing is renewed in the background. */
+  readonly isShared: boolean
 }
 
 export const initial: State<never> = {
@@ -214,7 +216,7 @@ const need = <F>(state: State<F>, handle: F, now: number, windows: Windows): rea
   const { flight, handout, held } = endOverlap(state, now)
   const settled = handout === state.handout ? state : { ...state, handout }
   if (isUsable(handout, now)) {
-    const isQuiet = handout !== held || now < handout.refreshAt || isUnderWay(flight, now) ||
+    const isQuiet = !windows.isShared || handout !== held || now < handout.refreshAt || isUnderWay(flight, now) ||
       isWithin(state.renewalPause, now) || isWithin(state.cooldown, now)
     if (isQuiet) return [{ _tag: "Use", held: handout }, settled]
     const next = newFlight(settled, handle, "expiring", now, windows)
@@ -222,7 +224,7 @@ const need = <F>(state: State<F>, handle: F, now: number, windows: Windows): rea
   }
   if (held?.isRejected !== true || !isLasting(held, now)) return wait(settled, handle, "absent", now, windows)
   // there is no replacement yet: one API's rejection must not take the others down
-  if (!isUnderWay(flight, now)) return wait(settled, handle, "absent", now, windows)
+  if (!windows.isShared || !isUnderWay(flight, now)) return wait(settled, handle, "absent", now, windows)
   const until = flight.startedAt + patience
   return now < until ? [{ _tag: "Join", flight, until }, settled] : [{ _tag: "Use", held }, settled]
 }
@@ -348,7 +350,7 @@ const wait = <F>(
   now: number,
   windows: Windows
 ): readonly [Decision<F>, State<F>] => {
-  if (isUnderWay(state.flight, now)) {
+  if (windows.isShared && isUnderWay(state.flight, now)) {
     return [{ _tag: "Join", flight: state.flight, until: state.flight.deadline }, state]
   }
   if (isWithin(state.cooldown, now)) return [{ _tag: "Fail", error: state.cooldown.error }, state]

@@ -9,7 +9,8 @@ const windows: State.Windows = {
   expiryLeeway: Duration.seconds(10),
   refreshAhead: Duration.minutes(2),
   refusalCooldown: Duration.seconds(1),
-  flightTimeout: Duration.minutes(1)
+  flightTimeout: Duration.minutes(1),
+  isShared: true
 }
 
 const make = (name: string, generation: number, issuedAt: number, seconds: number | undefined) =>
