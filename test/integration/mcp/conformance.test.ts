@@ -5,11 +5,9 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { build } from "esbuild"
-import { execFile } from "node:child_process"
-import { existsSync } from "node:fs"
-import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { fromNpm, run } from "../../support/npm.ts"
 import { temporaryFolder } from "../../support/processes/workers.ts"
 
 const root = fileURLToPath(new URL("../../..", import.meta.url))
@@ -66,29 +64,10 @@ const refusals: Readonly<Record<string, string>> = {
   "scope-retry-limit": "InsufficientScope"
 }
 
-const run = (file: string, args: ReadonlyArray<string>, cwd: string, env: NodeJS.ProcessEnv = process.env) =>
-  Effect.async<string>((resume) => {
-    const child = execFile(
-      file,
-      args,
-      { cwd, env, maxBuffer: 64 * 1024 * 1024 },
-      (_, stdout, stderr) => resume(Effect.succeed(stdout + stderr))
-    )
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })
-
 /** The suite needs Node.js 22: where this is an older one, npm brings another, and keeps it. */
-const newerNode = Effect.gen(function*() {
-  if (Number(process.versions.node.split(".")[0]) >= 22) return process.execPath
-  const folder = join(root, "node_modules/.cache/node-24")
-  const node = join(folder, "node_modules/node/bin/node")
-  if (!existsSync(node)) {
-    yield* Effect.promise(() => mkdir(folder, { recursive: true }))
-    const said = yield* run("npm", ["install", "--no-save", "--no-package-lock", "--prefix", folder, "node@24"], folder)
-    assert.isTrue(existsSync(node), said)
-  }
-  return node
-})
+const newerNode = Number(process.versions.node.split(".")[0]) >= 22
+  ? Effect.succeed(process.execPath)
+  : fromNpm("node-24", "node@24", "node/bin/node")
 
 class Suite
   extends Context.Tag("Suite")<Suite, { readonly node: string; readonly program: string; readonly folder: string }>()
@@ -126,7 +105,7 @@ const layerSuite = Layer.scoped(
 const scenario = (name: string, revision: string | undefined) =>
   Effect.gen(function*() {
     const { folder, node, program } = yield* Suite
-    const said = yield* run(node, [
+    const { errors, output } = yield* run(node, [
       suite,
       "client",
       "--command",
@@ -138,7 +117,8 @@ const scenario = (name: string, revision: string | undefined) =>
       "--timeout",
       "60000",
       ...(revision === undefined ? [] : ["--spec-version", revision])
-    ], folder)
+    ], { cwd: folder })
+    const said = output + errors
     assert.match(said, /Passed: \d+\/\d+, 0 failed, 0 warnings/, said)
     assert.include(said, "OVERALL: PASSED", said)
     // through the official SDK a 403 is the SDK's own error
