@@ -12,6 +12,7 @@ import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -19,12 +20,13 @@ import { AccessToken } from "./AccessToken.ts"
 import type { Client, Metadata } from "./AuthorizationServer.ts"
 import * as ClientAuthentication from "./ClientAuthentication.ts"
 import { digest } from "./internal/digest.ts"
+import { type Members, shownUrl } from "./internal/endpoint/discovery.ts"
 import { makeExecute } from "./internal/endpoint/execute.ts"
 import { decodeMembers } from "./internal/endpoint/readTokenResponse.ts"
 import { isLoopback } from "./internal/options.ts"
 import { hardTimeout } from "./internal/timeout.ts"
 import { guard } from "./internal/token/guardedStorage.ts"
-import { DiscoveryError, type TokenError, TokenRequestError } from "./TokenError.ts"
+import { DiscoveryError, InvalidTokenResponse, type TokenError, TokenRequestError } from "./TokenError.ts"
 import { TokenStorage } from "./TokenStorage.ts"
 
 /**
@@ -162,6 +164,56 @@ export const fits = (registration: ClientRegistration, metadata: Metadata): bool
 }
 
 /**
+ * Chooses the first registration that an authorization server takes. A pre-registered one without an issuer stays with the
+ * first authorization server that it was chosen for.
+ *
+ * @internal
+ */
+export const chooser = (registrations: ReadonlyArray<ClientRegistration>) => {
+  const bound = new Map<ClientRegistration, string>()
+  return (metadata: Metadata): Either.Either<ClientRegistration, DiscoveryError> => {
+    const { issuer } = metadata
+    const found = registrations.find((registration) =>
+      fits(registration, metadata) && (bound.get(registration) ?? issuer) === issuer
+    )
+    if (found === undefined) {
+      const isElsewhere = registrations.some(({ _tag }) => _tag === "PreRegistered")
+      return Either.left(
+        new DiscoveryError({
+          url: shownUrl(issuer),
+          reason: isElsewhere ? "IssuerMismatch" : "Unsupported",
+          description: isElsewhere
+            ? "The client is registered with another issuer than the API's authorization server: register it there"
+            : "The authorization server takes none of the client registrations: give ClientRegistration.preRegistered"
+        })
+      )
+    }
+    if (found._tag === "PreRegistered") bound.set(found, issuer)
+    return Either.right(found)
+  }
+}
+
+/**
+ * The client of a registration that needs no request; nothing for a dynamic one.
+ *
+ * @internal
+ */
+export const clientOf = (registration: ClientRegistration): Option.Option<Client> => {
+  switch (registration._tag) {
+    case "PreRegistered": {
+      const { _tag, issuer: _, ...client } = registration
+      return Option.some(client)
+    }
+    case "MetadataDocument": {
+      const { clientAuthentication = ClientAuthentication.none, url } = registration
+      return Option.some({ clientId: url, clientAuthentication })
+    }
+    case "Dynamic":
+      return Option.none()
+  }
+}
+
+/**
  * The client that a registration stands for at an authorization server. A dynamic one is taken from the storage, or
  * registered now by one of all processes that share it.
  *
@@ -171,54 +223,45 @@ export const register = (
   registration: ClientRegistration,
   metadata: Metadata,
   grant: GrantMetadata
-): Effect.Effect<Client, TokenError, HttpClient.HttpClient> => {
-  switch (registration._tag) {
-    case "PreRegistered": {
-      const { _tag, issuer: _, ...client } = registration
-      return Effect.succeed(client)
-    }
-    case "MetadataDocument":
-      return Effect.succeed({
-        clientId: registration.url,
-        clientAuthentication: registration.clientAuthentication ?? ClientAuthentication.none
+): Effect.Effect<Client, TokenError, HttpClient.HttpClient> =>
+  registration._tag === "Dynamic"
+    ? registerDynamic(registration, metadata, grant)
+    : Effect.orElseFail(clientOf(registration), () => unsupported(metadata))
+
+const registerDynamic = (
+  registration: Dynamic,
+  metadata: Metadata,
+  grant: GrantMetadata
+): Effect.Effect<Client, TokenError, HttpClient.HttpClient> =>
+  Effect.gen(function*() {
+    const stored = guard(yield* TokenStorage, storageKey(registration, metadata, grant))
+    const find = Effect.zipWith(
+      stored.get,
+      Clock.currentTimeMillis,
+      (found, now) => Option.flatMap(found, (record) => toClient(record, now))
+    )
+    const registerNow = Effect.gen(function*() {
+      const members = yield* requestRegistration(registration, metadata, grant)
+      const now = yield* Clock.currentTimeMillis
+      const record = new AccessToken({
+        value: Redacted.make("client"),
+        type: registrationType,
+        issuedAt: DateTime.unsafeMake(now),
+        extra: Redacted.make(kept(members))
       })
-    case "Dynamic":
-      return Effect.gen(function*() {
-        const stored = guard(yield* TokenStorage, storageKey(registration, metadata, grant))
-        const find = Effect.zipWith(
-          stored.get,
-          Clock.currentTimeMillis,
-          (found, now) => Option.flatMap(found, (record) => toClient(record, now))
-        )
-        const found = yield* find
-        if (Option.isSome(found)) return found.value
-        return yield* stored.exclusive(Effect.flatMap(
-          find,
-          Option.match({
-            onSome: Effect.succeed,
-            onNone: () =>
-              Effect.gen(function*() {
-                const members = yield* requestRegistration(registration, metadata, grant)
-                const now = yield* Clock.currentTimeMillis
-                const record = new AccessToken({
-                  value: Redacted.make("client"),
-                  type: registrationType,
-                  issuedAt: DateTime.unsafeMake(now),
-                  extra: Redacted.make(members)
-                })
-                const client = toClient(record, now)
-                if (Option.isNone(client)) return yield* invalid(metadata, "it has no client_id")
-                yield* stored.set(record)
-                return client.value
-              })
-          })
-        ))
-      })
-  }
-}
+      const client = toClient(record, now)
+      if (Option.isNone(client)) return yield* invalid(metadata, "it has no client_id")
+      yield* stored.set(record)
+      return client.value
+    })
+    const orElse = (effect: Effect.Effect<Client, TokenError, HttpClient.HttpClient>) =>
+      Effect.flatMap(find, Option.match({ onSome: Effect.succeed, onNone: () => effect }))
+    return yield* orElse(stored.exclusive(orElse(registerNow)))
+  })
 
 /**
- * Forgets a dynamic registration that the server refused, unless another process has replaced it already.
+ * Forgets a dynamic registration that the server refused, unless another process has replaced it already. Nothing for
+ * registrations that cannot be made anew.
  *
  * @internal
  */
@@ -227,8 +270,8 @@ export const forget = (
   metadata: Metadata,
   grant: GrantMetadata,
   refused: Client
-): Effect.Effect<void> =>
-  registration._tag !== "Dynamic" ? Effect.void : Effect.gen(function*() {
+): Option.Option<Effect.Effect<void>> =>
+  registration._tag !== "Dynamic" ? Option.none() : Option.some(Effect.gen(function*() {
     const stored = guard(yield* TokenStorage, storageKey(registration, metadata, grant))
     const found = yield* stored.get
     if (
@@ -236,7 +279,7 @@ export const forget = (
     ) {
       yield* stored.remove(found.value)
     }
-  })
+  }))
 
 /** Marks what the storage keeps as a registration: it is never sent as a token. */
 const registrationType = "client-registration"
@@ -280,23 +323,35 @@ const requestRegistration = (
       : HttpClientRequest.bearerToken(registration.initialAccessToken),
     HttpClientRequest.bodyUnsafeJson(body)
   )
+  const at = { endpoint: shownUrl(endpoint), attempts: 1 }
   const secrets = registration.initialAccessToken === undefined ? [] : [Redacted.value(registration.initialAccessToken)]
   return Effect.flatMap(makeExecute, (execute) =>
     pipe(
       execute(request),
-      Effect.mapError(({ description }) =>
-        new TokenRequestError({ reason: "Transport", endpoint, attempts: 1, description })
+      Effect.mapError(({ description, isFinal }) =>
+        isFinal
+          ? new InvalidTokenResponse({ endpoint: at.endpoint, issue: description })
+          : new TokenRequestError({ ...at, reason: "Transport", description })
       ),
-      Effect.flatMap((response) => decodeMembers(response, { endpoint, attempts: 1, secrets })),
+      Effect.flatMap((response) => decodeMembers(response, { ...at, secrets })),
       hardTimeout(timeout, () =>
         new TokenRequestError({
+          ...at,
           reason: "Timeout",
-          endpoint,
-          attempts: 1,
           description: "No response within 10 seconds"
         }))
     ))
 }
+
+/** Nothing else of a registration is used, or fit for the storage whatever it is. */
+const kept = (
+  { client_id, client_secret, client_secret_expires_at, token_endpoint_auth_method }: Members
+): Members => ({
+  client_id,
+  client_secret,
+  client_secret_expires_at,
+  token_endpoint_auth_method
+})
 
 /** How long a registration may take. */
 const timeout = Duration.seconds(10)
@@ -337,14 +392,14 @@ const toClient = (record: AccessToken, now: number): Option.Option<Client> => {
 
 const unsupported = ({ issuer }: Metadata) =>
   new DiscoveryError({
-    url: issuer,
+    url: shownUrl(issuer),
     reason: "Unsupported",
     description: "The authorization server has no registration endpoint: use ClientRegistration.preRegistered"
   })
 
 const invalid = ({ issuer }: Metadata, issue: string) =>
   new DiscoveryError({
-    url: issuer,
+    url: shownUrl(issuer),
     reason: "Invalid",
     description: `The response of the registration endpoint cannot be used: ${issue}`
   })

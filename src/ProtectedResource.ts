@@ -7,35 +7,31 @@
  */
 import * as HttpClient from "@effect/platform/HttpClient"
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
-import * as FiberId from "effect/FiberId"
 import { pipe } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
-import type { AccessToken } from "./AccessToken.ts"
 import * as Alf from "./Alf.ts"
 import * as AuthorizationServer from "./AuthorizationServer.ts"
 import * as AuthorizedHttpClient from "./AuthorizedHttpClient.ts"
 import * as ClientRegistration from "./ClientRegistration.ts"
 import * as Grant from "./Grant.ts"
 import { shownUrl } from "./internal/endpoint/discovery.ts"
-import { discover, Metadata } from "./internal/endpoint/resourceMetadata.ts"
+import { makeExecute } from "./internal/endpoint/execute.ts"
+import { discoverWith, type Metadata } from "./internal/endpoint/resourceMetadata.ts"
+import { retrySchedule } from "./internal/endpoint/retry.ts"
+import { discoverWith as discoverServer } from "./internal/endpoint/serverMetadata.ts"
 import { challengeParam, challengesOf, requiredScope } from "./internal/http/challenges.ts"
+import { type Connection, makeConnections, type Opener } from "./internal/http/connections.ts"
 import { toHttpClientError } from "./internal/http/httpClientError.ts"
 import { makeResourceClient } from "./internal/http/resourceClient.ts"
-import { anyDuration, endpointUrl, issue } from "./internal/options.ts"
+import { anyDuration, endpointUrl, finiteDuration, issue } from "./internal/options.ts"
 import { list, scopes } from "./internal/scope.ts"
 import type * as TokenEndpoint from "./TokenEndpoint.ts"
-import { type ConfigurationError, DiscoveryError, LayerClosed, type TokenError } from "./TokenError.ts"
+import { type ConfigurationError, DiscoveryError } from "./TokenError.ts"
 import * as TokenService from "./TokenService.ts"
 
 export {
@@ -83,29 +79,6 @@ export interface Options<R = never>
   readonly params?: Readonly<Record<string, string>> | undefined
 }
 
-/** An authorization server that the client is known to. */
-interface Connection {
-  readonly metadata: AuthorizationServer.Metadata
-  readonly resource: Metadata
-  readonly scope: ReadonlyArray<string>
-  readonly registration: ClientRegistration.ClientRegistration
-  readonly client: AuthorizationServer.Client
-  readonly tokens: TokenService.TokenService["Type"]
-  readonly lifetime: Scope.CloseableScope
-}
-
-/** A failure to connect that is remembered, so that requests do not repeat it. All times are milliseconds. */
-interface Failure {
-  readonly error: TokenError
-  readonly from: number
-  readonly pause: number
-}
-
-const longestPause = 30_000
-
-/** The metadata of the API is not read again sooner than this, in milliseconds. */
-const rereadPause = 1_000
-
 /**
  * Both clients and the token service for an API.
  *
@@ -117,261 +90,71 @@ export const make = <R = never>(
 ): Effect.Effect<Alf.Clients, ConfigurationError, HttpClient.HttpClient | Scope.Scope | R> =>
   Effect.gen(function*() {
     const url = yield* endpointUrl("resource", options.resource)
-    const cooldown = Duration.toMillis(yield* anyDuration("refusalCooldown", options.refusalCooldown ?? "1 second"))
+    const cooldown = yield* anyDuration("refusalCooldown", options.refusalCooldown ?? "1 second")
+    const schedule = yield* retrySchedule(options.tokenRetry ?? {})
+    const timeout = yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? "10 seconds")
     if (options.grant !== undefined && options.params !== undefined) {
       return yield* issue("params is given beside grant, which would ignore it: give params to the grant")
     }
     const grant: Grant.Grant<R> = options.grant ?? Grant.clientCredentials({ params: options.params })
-    if (grant.validate !== undefined) yield* grant.validate
+    const execute = yield* makeExecute
     const base = yield* HttpClient.HttpClient
-    const runtime = yield* Effect.runtime<HttpClient.HttpClient | R>()
-    const clock = yield* Effect.clock
-    const layerScope = yield* Effect.scope
+    const context = yield* Effect.context<HttpClient.HttpClient | R>()
     const dpop = options.dpop === undefined ? undefined : Effect.succeed(yield* options.dpop)
-    const registrations = "_tag" in options.client ? [options.client] : options.client
+    const signsIn = grant.signsIn === true
     const description = {
       grantTypes: grant.registration?.grantTypes ?? [],
       redirectUris: grant.registration?.redirectUris ?? [],
-      signsIn: grant.signsIn === true
+      signsIn
+    }
+    const registrations = "_tag" in options.client ? [options.client] : options.client
+    const choose = ClientRegistration.chooser(registrations)
+    const pipeline = { ...tokenOptions(options), dpop, origins: [url.origin] }
+    // options that cannot work are found now, not at the first request
+    const anyServer = new AuthorizationServer.Metadata({ issuer: url.origin, tokenEndpoint: url.origin })
+    for (const registration of registrations) {
+      const client = Option.getOrElse(ClientRegistration.clientOf(registration), () => ({ clientId: "client" }))
+      yield* Effect.scoped(Alf.make<R>({ ...pipeline, ...client, metadata: anyServer, grant }))
     }
 
-    /** To which issuer a client without one was shown first. */
-    const bound = new Map<ClientRegistration.ClientRegistration, string>()
-    let connection: Connection | undefined
-    let connecting: Deferred.Deferred<Connection, TokenError> | undefined
-    let replacing: Deferred.Deferred<Connection, TokenError> | undefined
-    let rereading: Deferred.Deferred<Option.Option<Metadata>, LayerClosed> | undefined
-    let rereadAt = -Infinity
-    let failure: Failure | undefined
-    let isClosed = false
-    const widening = Effect.unsafeMakeSemaphore(1)
-
-    /** Work for all callers, which goes on when the first one has left. */
-    const launch = <A, E>(
-      effect: Effect.Effect<A, E, HttpClient.HttpClient | R>
-    ): Deferred.Deferred<A, E | LayerClosed> => {
-      const handle = Deferred.unsafeMake<A, E | LayerClosed>(FiberId.none)
-      Runtime.runFork(runtime)(
-        Effect.onExit(effect, (exit) =>
-          Deferred.done(handle, Exit.isInterrupted(exit) ? Exit.fail(new LayerClosed()) : exit)),
-        { scope: layerScope }
-      )
-      return handle
-    }
-
-    const registrationFor = (
-      metadata: AuthorizationServer.Metadata
-    ): Either.Either<ClientRegistration.ClientRegistration, DiscoveryError> => {
-      const isBoundElsewhere = (registration: ClientRegistration.ClientRegistration) =>
-        (bound.get(registration) ?? metadata.issuer) !== metadata.issuer
-      const found = registrations.find((registration) =>
-        ClientRegistration.fits(registration, metadata) && !isBoundElsewhere(registration)
-      )
-      if (found !== undefined) {
-        return Either.right(found)
-      }
-      const isElsewhere = registrations.some(({ _tag }) =>
-        _tag === "PreRegistered"
-      )
-      return Either.left(
-        new DiscoveryError({
-          url: shownUrl(metadata.issuer),
-          reason: isElsewhere ? "IssuerMismatch" : "Unsupported",
-          description: isElsewhere
-            ? "The client is registered with another issuer than the API's authorization server: register it there"
-            : "The authorization server takes none of the client registrations: give ClientRegistration.preRegistered"
-        })
-      )
-    }
-
-    const openAt = (
-      issuer: string,
-      resource: Metadata,
-      scope: ReadonlyArray<string>
-    ): Effect.Effect<Connection, TokenError, HttpClient.HttpClient | R> =>
+    const open: Opener["open"] = (issuer, resource, scope) =>
       Effect.gen(function*() {
-        const metadata = yield* AuthorizationServer.discover(issuer)
-        const registration = yield* registrationFor(metadata)
+        const metadata = yield* Effect.retry(discoverServer(execute, { issuer }, timeout), schedule)
+        const registration = yield* choose(metadata)
         const client = yield* ClientRegistration.register(registration, metadata, description)
-        if (registration._tag === "PreRegistered") bound.set(registration, metadata.issuer)
-        const isLasting = description.signsIn && metadata.scopesSupported?.includes("offline_access") === true
+        const isLasting = signsIn && metadata.scopesSupported?.includes("offline_access") === true
         const asked = [...new Set([...scope, ...(isLasting ? ["offline_access"] : [])])]
+        const narrowed = grant.narrow?.({ scope: asked, resource: resource.resource }) ?? grant
         const lifetime = yield* Scope.make()
         const { tokens } = yield* pipe(
-          Alf.make<R>({
-            ...tokenOptions(options),
-            ...client,
-            metadata,
-            dpop,
-            grant: grant.narrow?.({ scope: asked, resource: resource.resource }) ?? grant,
-            origins: [url.origin]
-          }),
+          Alf.make<R>({ ...pipeline, ...client, metadata, grant: narrowed }),
           Scope.extend(lifetime),
           Effect.mapError(({ issue }) =>
-            new DiscoveryError({ url: shownUrl(issuer), reason: "Unsupported", description: issue })
+            new DiscoveryError({ url: shownUrl(metadata.issuer), reason: "Unsupported", description: issue })
           )
         )
-        return { metadata, resource, scope, registration, client, tokens, lifetime }
-      })
+        const forget = ClientRegistration.forget(registration, metadata, description, client)
+        return { issuer: metadata.issuer, resource, scope, tokens, lifetime, forget }
+      }).pipe(Effect.provide(context))
 
-    /** The first listed authorization server that can be used. */
-    const open = (resource: Metadata, scope: ReadonlyArray<string>) =>
-      Effect.gen(function*() {
-        let last: TokenError = new DiscoveryError({
-          url: shownUrl(url.href),
-          reason: "Unsupported",
-          description: "The metadata of the API names no authorization server"
-        })
-        for (const issuer of resource.authorizationServers) {
-          const opened = yield* Effect.either(openAt(issuer, resource, scope))
-          if (Either.isRight(opened)) return opened.right
-          last = opened.left
-        }
-        return yield* Effect.fail(last)
-      })
-
-    const replaceBy = (next: Connection): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        const before = connection
-        connection = next
-        return before === undefined ? Effect.void : Effect.asVoid(
-          Effect.forkIn(Scope.close(before.lifetime, Exit.void), layerScope)
-        )
-      })
-
-    const connectNow = (challenge: string | undefined) =>
-      pipe(
-        discover(url, { challenge }),
-        Effect.flatMap((resource) => open(resource, wantedScope(challenge, options.scope, resource))),
-        Effect.tap(replaceBy)
-      )
-
-    const connect = (challenge: string | undefined): Effect.Effect<Connection, TokenError> =>
-      Effect.suspend(() => {
-        if (connection !== undefined) return Effect.succeed(connection)
-        if (isClosed) return Effect.fail(new LayerClosed())
-        const now = clock.unsafeCurrentTimeMillis()
-        if (failure !== undefined && failure.from <= now && now < failure.from + failure.pause) {
-          return Effect.fail(failure.error)
-        }
-        connecting ??= launch(Effect.onExit(connectNow(challenge), (exit) =>
-          Effect.map(Clock.currentTimeMillis, (from) => {
-            connecting = undefined
-            failure = failureAfter(Option.flatMap(Exit.causeOption(exit), Cause.failureOption), failure, from, cooldown)
-          })))
-        return Deferred.await(connecting)
-      })
-
-    /** Reads the API's metadata again; nothing if it cannot be read, or was read just now. */
-    const reread: Effect.Effect<Option.Option<Metadata>> = Effect.suspend(() => {
-      const now = clock.unsafeCurrentTimeMillis()
-      if (rereading === undefined && rereadAt <= now && now < rereadAt + rereadPause) return Effect.succeedNone
-      rereading ??= launch(Effect.onExit(Effect.option(discover(url)), () =>
-        Effect.map(Clock.currentTimeMillis, (at) => {
-          rereading = undefined
-          rereadAt = at
-        })))
-      return Effect.catchAll(Deferred.await(rereading), () => Effect.succeedNone)
+    const connections = yield* makeConnections({
+      url,
+      signsIn,
+      open,
+      cooldown: Duration.toMillis(cooldown),
+      discover: (challenge) => Effect.retry(discoverWith(execute, url, { challenge, timeout }), schedule),
+      wantedScope: (challenge, resource) => wantedScope(challenge, options.scope, resource)
     })
-
-    /** Replaces a connection: once for all who found that it has to be. */
-    const replace = (
-      from: Connection,
-      opening: Effect.Effect<Connection, TokenError, HttpClient.HttpClient | R>
-    ): Effect.Effect<Connection, TokenError> =>
-      Effect.suspend(() => {
-        if (connection !== undefined && connection !== from) return Effect.succeed(connection)
-        if (isClosed) return Effect.fail(new LayerClosed())
-        replacing ??= launch(Effect.ensuring(
-          Effect.tap(opening, replaceBy),
-          Effect.sync(() => {
-            replacing = undefined
-          })
-        ))
-        return Deferred.await(replacing)
-      })
-
-    /** Where the API's tokens come from now: it may have moved to another authorization server. */
-    const connectionFor = (from: Connection, resource: Metadata): Effect.Effect<Connection, TokenError> => {
-      const at = resource.authorizationServers.indexOf(from.metadata.issuer)
-      const authorizationServers = at === -1
-        ? resource.authorizationServers
-        : resource.authorizationServers.slice(0, at)
-      // the tokens and the registration of the old authorization server are left alone
-      const moved = replace(from, open(new Metadata({ ...resource, authorizationServers }), from.scope))
-      return authorizationServers.length === 0
-        ? Effect.succeed(from)
-        : at === -1
-        ? moved
-        : Effect.catchAll(moved, () => Effect.succeed(from))
-    }
-
-    /** A dynamic registration that the server has forgotten is made once more. */
-    const registeredAnew = (
-      from: Connection,
-      fetched: Effect.Effect<AccessToken, TokenError>
-    ): Effect.Effect<AccessToken, TokenError> =>
-      Effect.catchIf(
-        fetched,
-        (error) =>
-          error._tag === "TokenErrorResponse" && error.error === "invalid_client" &&
-          from.registration._tag === "Dynamic",
-        () => {
-          const { client, metadata, registration, resource, scope } = from
-          const opening = Effect.zipRight(
-            ClientRegistration.forget(registration, metadata, description, client),
-            openAt(metadata.issuer, resource, scope)
-          )
-          return Effect.flatMap(replace(from, opening), (next) => next.tokens.get)
-        }
-      )
-
-    const tokens: TokenService.TokenService["Type"] = {
-      get: Effect.flatMap(connect(undefined), (connection) => registeredAnew(connection, connection.tokens.get)),
-      refresh: (rejected) =>
-        Effect.gen(function*() {
-          const from = yield* connect(undefined)
-          const resource = yield* reread
-          const current = Option.isSome(resource) ? yield* connectionFor(from, resource.value) : connection ?? from
-          return yield* current === from
-            ? registeredAnew(from, from.tokens.refresh(rejected))
-            : current.tokens.get
-        }),
-      reject: (token) => connection?.tokens.reject?.(token) ?? Effect.void,
-      invalidate: Effect.suspend(() => connection?.tokens.invalidate ?? Effect.void),
-      revoke: Effect.suspend(() => connection?.tokens.revoke ?? Effect.void)
-    }
-
-    const widen = (from: Connection | undefined, required: ReadonlyArray<string>): Effect.Effect<boolean, TokenError> =>
-      widening.withPermits(1)(Effect.gen(function*() {
-        if (!description.signsIn || connection === undefined) return false
-        const current = connection
-        const missing = required.filter((scope) => !current.scope.includes(scope))
-        if (missing.length === 0) return current !== from
-        const next = yield* Deferred.await(
-          launch(openAt(current.metadata.issuer, current.resource, [...current.scope, ...missing]))
-        )
-        yield* Effect.onError(next.tokens.get, () => Scope.close(next.lifetime, Exit.void))
-        yield* replaceBy(next)
-        return true
-      }))
-
-    yield* Effect.addFinalizer(() =>
-      Effect.suspend(() => {
-        isClosed = true
-        return connection === undefined ? Effect.void : Scope.close(connection.lifetime, Exit.void)
-      })
-    )
 
     const { header, isRejected } = options
     const inner = yield* pipe(
       AuthorizedHttpClient.make({ origins: [url.origin], header, isRejected, dpop }),
-      Effect.provideService(TokenService.TokenService, tokens)
+      Effect.provideService(TokenService.TokenService, connections.tokens)
     )
-    const resource = { origin: url.origin, current: () => connection, connect, widen }
+    const resource = { ...connections, origin: url.origin }
     const probe = { isOpen: false, first: undefined }
     return {
-      tokens,
+      tokens: connections.tokens,
       httpClient: makeResourceClient(base, resource, probe, {
         execute: inner.httpClient.execute,
         requiredIn: (response) => response.status === 403 ? requiredScope(challengesOf(response, [])) : undefined,
@@ -447,18 +230,3 @@ const wantedScope = (
   if (demanded !== undefined) return scopes(demanded)
   return given === undefined ? scopesSupported ?? [] : list(given).flatMap(scopes)
 }
-
-const failureAfter = (
-  error: Option.Option<TokenError>,
-  before: Failure | undefined,
-  from: number,
-  cooldown: number
-): Failure | undefined =>
-  Option.match(error, {
-    onNone: () => undefined,
-    onSome: (error) => ({
-      error,
-      from,
-      pause: before === undefined ? cooldown : Math.min(2 * before.pause, Math.max(cooldown, longestPause))
-    })
-  })

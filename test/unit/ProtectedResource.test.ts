@@ -11,6 +11,7 @@ import {
   TokenError,
   TokenStorage
 } from "effect-alf"
+import { advancing } from "../support/contract.ts"
 import { json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const resource = "https://api.test/mcp"
@@ -90,6 +91,16 @@ const makeWorld = (overrides: Partial<World> = {}) => {
     registrations: () => sent((url) => url.pathname === "/register"),
     urls: () => http.requests.map(({ method, url }) => `${method} ${url}`)
   }
+}
+
+/** The usual world, but for what its registration endpoint responds. */
+const withRegistration = (response: () => Response, query = "") => {
+  const world = makeWorld({ servers: { "auth.test": { registration_endpoint: `https://auth.test/apply${query}` } } })
+  const applied = scripted(response)
+  const client = HttpClient.make((request, url) =>
+    (url.pathname === "/apply" ? applied.client : world.client).execute(request)
+  )
+  return { ...world, layer: Layer.succeed(HttpClient.HttpClient, client) }
 }
 
 const client = ClientRegistration.preRegistered({ clientId: "client", clientSecret: Redacted.make("a-secret") })
@@ -243,6 +254,40 @@ describe("ProtectedResource", () => {
         assert.strictEqual(asked(), 4)
       }))
 
+    it.scoped("is fetched again by tokenRetry after a transient failure, and so is that of the server", () =>
+      Effect.gen(function*() {
+        const world = makeWorld()
+        const failed = new Set<string>()
+        const flaky = HttpClient.make((request, url) => {
+          if (!url.pathname.startsWith("/.well-known/") || failed.has(url.href)) return world.client.execute(request)
+          failed.add(url.href)
+          return scripted(() => new Response("", { status: 503 })).client.execute(request)
+        })
+        const clients = yield* connect({ layer: Layer.succeed(HttpClient.HttpClient, flaky) }, {
+          tokenRetry: { times: 1 }
+        })
+        assert.strictEqual(yield* advancing(get(clients), "1 second"), 200)
+        assert.strictEqual(failed.size, 2)
+      }))
+
+    it.scoped("is not asked for again before its Retry-After is over", () =>
+      Effect.gen(function*() {
+        const http = scripted(({ url }) =>
+          url === resource
+            ? new Response("", { status: 401 })
+            : new Response("", { status: 503, headers: { "retry-after": "120" } })
+        )
+        const clients = yield* connect(http)
+        const documents = () => http.requests.filter(({ url }) => url !== resource).length
+        yield* Effect.flip(get(clients))
+        yield* TestClock.adjust("119 seconds")
+        yield* Effect.flip(get(clients))
+        assert.strictEqual(documents(), 1)
+        yield* TestClock.adjust("1 second")
+        yield* Effect.flip(get(clients))
+        assert.strictEqual(documents(), 2)
+      }))
+
     it.scoped("that fails is an HttpClientError of the drop-in client, whose cause it is", () =>
       Effect.gen(function*() {
         const world = makeWorld({ documents: {}, challenge: undefined })
@@ -313,6 +358,15 @@ describe("ProtectedResource", () => {
         })
         assert.strictEqual(yield* get(yield* connect(world)), 200)
         assert.strictEqual(header(world.apiRequests()[1]!), "Bearer auth.test-1")
+      }))
+
+    it.scoped("a list without end is tried up to the eighth", () =>
+      Effect.gen(function*() {
+        const servers = Array.from({ length: 20_000 }, (_, i) => `https://${i}.test`)
+        const world = makeWorld({ documents: { [metadataUrl]: { resource, authorization_servers: servers } } })
+        const error = yield* Effect.flip(get(yield* connect(world)))
+        assert.isTrue(error._tag === "DiscoveryError" && error.reason === "NotFound" && error.url === "https://7.test/")
+        assert.strictEqual(new Set(world.urls().filter((url) => url.includes("oauth-authorization-server"))).size, 8)
       }))
 
     it.scoped("an API that names none is Unsupported", () =>
@@ -629,6 +683,63 @@ describe("ProtectedResource", () => {
         assert.notInclude(JSON.stringify(error) + String(error), "initial-token")
       }))
 
+    it.scoped("a server that refuses every new registration gets two, however many requests go out", () =>
+      Effect.gen(function*() {
+        const world = makeWorld()
+        for (let i = 1; i <= 100; i++) world.world.refused.add(`registered-${i}`)
+        const clients = yield* connect(world, { client: ClientRegistration.dynamic({ clientName: "Reports" }) })
+        for (let i = 0; i < 50; i++) {
+          const error = yield* Effect.flip(get(clients))
+          assert.isTrue(error._tag === "TokenErrorResponse" && error.error === "invalid_client")
+          yield* TestClock.adjust("10 seconds")
+        }
+        assert.strictEqual(world.registrations().length, 2)
+        world.world.refused.clear()
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(yield* get(clients), 200)
+        assert.strictEqual(world.registrations().length, 2)
+      }))
+
+    it.scoped("a response that hides much else is kept without it", () =>
+      Effect.gen(function*() {
+        const deep = "[".repeat(20_000) + "]".repeat(20_000)
+        const kept: Array<string> = []
+        const world = withRegistration(() =>
+          new Response(`{"client_id":"registered","deep":${deep},"registration_access_token":"not-kept"}`, {
+            status: 201
+          })
+        )
+        const clients = yield* connect(world, { client: ClientRegistration.dynamic({ clientName: "Reports" }) }).pipe(
+          Effect.provideService(TokenStorage.TokenStorage, {
+            ...TokenStorage.none,
+            set: (_, { extra }) => Effect.sync(() => kept.push(JSON.stringify(Redacted.value(extra))))
+          })
+        )
+        assert.strictEqual(yield* get(clients), 200)
+        assert.strictEqual(kept[0], "{\"client_id\":\"registered\"}")
+      }))
+
+    it.scoped("an error shows no secret of the response, and no query of the endpoint", () =>
+      Effect.gen(function*() {
+        const world = withRegistration(
+          () => json({ client_id: "a", client_secret: "hunter2-secret", error: "odd" }, { status: 201 }),
+          "?key=hunter3"
+        )
+        const clients = yield* connect(world, { client: ClientRegistration.dynamic({ clientName: "Reports" }) })
+        const error = yield* Effect.flip(get(clients))
+        assert.strictEqual(error._tag, "TokenErrorResponse")
+        assert.notMatch(`${JSON.stringify(error)}${String(error)}`, /hunter/)
+      }))
+
+    it.scoped("a secret that cannot be used is an error that names the server", () =>
+      Effect.gen(function*() {
+        const world = withRegistration(() => json({ client_id: "a", client_secret: " hunter2 " }, { status: 201 }))
+        const clients = yield* connect(world, { client: ClientRegistration.dynamic({ clientName: "Reports" }) })
+        const error = yield* Effect.flip(get(clients))
+        assert.isTrue(error._tag === "DiscoveryError" && error.url === "https://auth.test/")
+        assert.notInclude(`${JSON.stringify(error)}${String(error)}`, "hunter2")
+      }))
+
     it.scoped("a metadata document authenticates as it is told to", () =>
       Effect.gen(function*() {
         const world = makeWorld({ servers: { "auth.test": { client_id_metadata_document_supported: true } } })
@@ -649,7 +760,12 @@ describe("ProtectedResource", () => {
       for (
         const options of [
           { resource: "not a URL" },
-          { grant: people, params: { a: "b" } }
+          { grant: people, params: { a: "b" } },
+          { tokenRetry: { times: -1 } },
+          { tokenTimeout: 0 },
+          { expiryLeeway: "soon" as "1 second" },
+          { client: ClientRegistration.preRegistered({ clientId: "" }) },
+          { client: ClientRegistration.preRegistered({ clientId: "client", clientSecret: Redacted.make(" ") }) }
         ]
       ) {
         assert.instanceOf(yield* Effect.flip(connect(world, options)), TokenError.ConfigurationError)

@@ -29,10 +29,10 @@ export const secretParams = (params: ReadonlyArray<readonly [string, string]>): 
 const maxTokens = 16
 
 const tokenPattern =
-  /(?:access|refresh|id)_?token["']?\s{0,8}(?:[:=]|>)\s{0,8}(?:"((?:[^"\\]|\\.)*)|'?([^&\s"'<,}]+))/gi
+  /(?:[a-z]_?token|(?:client|device)_?secret|device_?code|[a-z]_?assertion)["']?\s{0,8}(?:[:=]|>)\s{0,8}(?:"((?:[^"\\]|\\.)*)|'?([^&\s"'<,}]+))/gi
 
 /**
- * The tokens that a text names as such: in JSON, whole or cut, in forms, in XML, and as Python prints them. Nothing if there
+ * The tokens and secrets that a text names as such: in JSON, whole or cut, in forms, in XML, and as Python prints them. Nothing if there
  * are too many to redact.
  */
 export const tokenValues = (text: string): ReadonlyArray<string> | undefined => {

@@ -1,5 +1,6 @@
 /** The metadata of a protected resource (RFC 9728): how it is found, and what it has to be about. */
 import type * as HttpClient from "@effect/platform/HttpClient"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
@@ -7,8 +8,8 @@ import * as Schema from "effect/Schema"
 import { DiscoveryError } from "../../TokenError.ts"
 import { challengeParam } from "../http/challenges.ts"
 import { endpointUrl } from "../options.ts"
-import { defined, fetchDocument, insertedUrl, isSecure, reader, shownUrl } from "./discovery.ts"
-import { makeExecute } from "./execute.ts"
+import { defined, fetchDocument, insertedUrl, isSecure, type Members, reader, shownUrl } from "./discovery.ts"
+import { type Execute, makeExecute } from "./execute.ts"
 
 /**
  * What a protected resource says of itself (RFC 9728 §2), with names in camel case.
@@ -48,13 +49,19 @@ export const discover = (
     readonly challenge?: string | undefined
   } = {}
 ): Effect.Effect<Metadata, DiscoveryError, HttpClient.HttpClient> =>
+  Effect.flatMap(makeExecute, (execute) => discoverWith(execute, resource, options))
+
+export const discoverWith = (
+  execute: Execute,
+  resource: string | URL,
+  { challenge = "", timeout }: { readonly challenge?: string | undefined; readonly timeout?: Duration.Duration }
+): Effect.Effect<Metadata, DiscoveryError> =>
   Effect.gen(function*() {
     const url = yield* Either.mapLeft(
       endpointUrl("resource", resource),
       ({ issue }) => new DiscoveryError({ url: shownUrl(String(resource)), reason: "Invalid", description: issue })
     )
-    const execute = yield* makeExecute
-    const named = challengeParam(options.challenge ?? "", "resource_metadata")
+    const named = challengeParam(challenge, "resource_metadata")
     if (named !== undefined && !isSecure(named)) {
       return yield* new DiscoveryError({
         url: shownUrl(named),
@@ -67,7 +74,8 @@ export const discover = (
       ? new Set([insertedUrl(url, name), insertedUrl(new URL(url.origin), name)])
       : new Set([named])
     for (const candidate of candidates) {
-      const document = yield* fetchDocument(execute, candidate, (members) => typeof members["resource"] === "string")
+      const hasResource = (members: Members) => typeof members["resource"] === "string"
+      const document = yield* fetchDocument(execute, candidate, hasResource, timeout)
       if (Option.isSome(document)) return yield* decode(document.value, candidate, url)
     }
     return yield* new DiscoveryError({

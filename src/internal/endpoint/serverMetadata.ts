@@ -160,7 +160,7 @@ export const discover = (
 
 export const discoverWith = (
   execute: Execute,
-  { expectedIssuer: expected, issuer }: { readonly issuer: string; readonly expectedIssuer: string | undefined },
+  { expectedIssuer: expected, issuer }: { readonly issuer: string; readonly expectedIssuer?: string | undefined },
   timeout?: Duration.Duration
 ): Effect.Effect<Metadata, DiscoveryError> =>
   Effect.gen(function*() {
