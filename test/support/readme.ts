@@ -4,7 +4,7 @@
  */
 import { Command, HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
-import { Effect, Stream } from "effect"
+import { Effect, Schema, Stream } from "effect"
 import { generateKeyPairSync } from "node:crypto"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
@@ -72,9 +72,9 @@ export const needs = (text: string): ReadonlyArray<string> => [
 /**
  * Starts a server for each `https://….example.com` (or `.net`, `.org`) that the text names, and Redis or Memcached for
  * `localhost:6379` and `localhost:11211`. Each of the first is an authorization server and an API: a form with a
- * `grant_type` gets a token, a query with a `response_type` is sent back with what it asks for, its metadata name its token
- * endpoint, `/id-token` is the token service of GitHub Actions, and all else needs one of the tokens and gets its method
- * and path as JSON.
+ * `grant_type` gets a token, a query with a `response_type` is sent back with what it asks for, its metadata name its
+ * endpoints, `/id-token` is the token service of GitHub Actions, and all else needs one of the tokens: `/mcp` speaks the
+ * Model Context Protocol, and the rest gets its method and path as JSON.
  */
 const standIns = (text: string) =>
   Effect.gen(function*() {
@@ -139,22 +139,60 @@ const standIn = (tokens: Set<string>) =>
         }
         const own = `http://${request.headers["host"]}`
         if (url.pathname === "/.well-known/oauth-authorization-server") {
-          return HttpServerResponse.unsafeJson({ issuer: own, token_endpoint: `${own}/token` })
+          return HttpServerResponse.unsafeJson({
+            issuer: own,
+            token_endpoint: `${own}/token`,
+            authorization_endpoint: `${own}/authorize`,
+            client_id_metadata_document_supported: true
+          })
+        }
+        if (url.pathname.startsWith(resourceMetadata)) {
+          return HttpServerResponse.unsafeJson({
+            resource: `${own}${url.pathname.slice(resourceMetadata.length)}`,
+            authorization_servers: [own]
+          })
         }
         if (url.pathname === "/id-token" && url.searchParams.has("audience")) {
           return request.headers["authorization"] === "Bearer request-token"
             ? HttpServerResponse.unsafeJson({ value: "id-token" })
             : HttpServerResponse.empty({ status: 401 })
         }
-        return tokens.has(request.headers["authorization"] ?? "")
-          ? HttpServerResponse.unsafeJson({ method: request.method, path: url.pathname })
-          : HttpServerResponse.empty({
+        if (!tokens.has(request.headers["authorization"] ?? "")) {
+          return HttpServerResponse.empty({
             status: 401,
             headers: { "www-authenticate": "Bearer realm=\"example\", error=\"invalid_token\"" }
           })
+        }
+        return url.pathname === "/mcp"
+          ? yield* mcp(request)
+          : HttpServerResponse.unsafeJson({ method: request.method, path: url.pathname })
       })
     )
   )
+
+const resourceMetadata = "/.well-known/oauth-protected-resource"
+
+/** A server of the Model Context Protocol that has one tool and no streams. */
+const mcp = (request: HttpServerRequest.HttpServerRequest) =>
+  Effect.gen(function*() {
+    if (request.method !== "POST") return HttpServerResponse.empty({ status: 405 })
+    const { id, method, params } = yield* Schema.decodeUnknown(McpMessage)(yield* request.json)
+    if (id === undefined) return HttpServerResponse.empty({ status: 202 })
+    const result = method === "initialize"
+      ? {
+        protocolVersion: params?.protocolVersion,
+        capabilities: { tools: {} },
+        serverInfo: { name: "example", version: "1.0.0" }
+      }
+      : { tools: [{ name: "echo", inputSchema: { type: "object" } }] }
+    return HttpServerResponse.unsafeJson({ jsonrpc: "2.0", id, result })
+  })
+
+const McpMessage = Schema.Struct({
+  id: Schema.optional(Schema.Number),
+  method: Schema.String,
+  params: Schema.optional(Schema.Struct({ protocolVersion: Schema.optional(Schema.String) }))
+})
 
 const issue = (tokens: Set<string>): string => {
   const token = `token-${tokens.size + 1}`
