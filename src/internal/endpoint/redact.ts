@@ -63,17 +63,35 @@ export interface RedactOptions {
   readonly isCut?: boolean | undefined
 }
 
-export const redact = (text: string, secrets: ReadonlyArray<string>, options: RedactOptions = {}): string => {
+export const redact = (text: string, secrets: ReadonlyArray<string>, options: RedactOptions = {}): string =>
+  makeRedact(secrets)(text, options)
+
+/** For many texts with the same secrets. */
+export const makeRedact = (
+  secrets: ReadonlyArray<string>
+): (text: string, options?: RedactOptions) => string => {
   const patterns = [...new Set(secrets.flatMap((secret) => [secret, secret.replace(/=+$/, "")]))]
     .filter((secret) => secret !== "")
-    .map((secret) => encoder.encode(secret))
-  if (patterns.length === 0 || text === "") return text
-  const covered = new Uint8Array(text.length)
-  for (const view of views(text)) {
-    for (const pattern of patterns) cover(view, pattern, covered, options.isCut === true)
+    .map((secret) => toPattern(encoder.encode(secret)))
+  const shortest = Math.min(shortestBeginning, ...patterns.map(({ bytes }) => bytes.length))
+  return (text, { isCut = false } = {}) => {
+    // a character is at most three bytes for each of its units
+    if (patterns.length === 0 || (!isCut && 3 * text.length < shortest)) return text
+    const covered = new Uint8Array(text.length)
+    for (const view of views(text)) {
+      for (const pattern of patterns) cover(view, pattern, covered, isCut)
+    }
+    return replaceCovered(text, covered)
   }
-  return replaceCovered(text, covered)
 }
+
+interface Pattern {
+  readonly bytes: Uint8Array
+  /** For each beginning of the bytes, how long its longest end is that is a beginning too. */
+  readonly failure: Uint32Array
+}
+
+const toPattern = (bytes: Uint8Array): Pattern => ({ bytes, failure: failures(bytes) })
 
 const encoder = new TextEncoder()
 
@@ -91,8 +109,7 @@ const replaceCovered = (text: string, covered: Uint8Array): string => {
 }
 
 /** Marks all occurrences of a secret and of its beginnings (Knuth, Morris, Pratt). */
-const cover = (view: View, pattern: Uint8Array, covered: Uint8Array, isCut: boolean): void => {
-  const failure = failures(pattern)
+const cover = (view: View, { bytes: pattern, failure }: Pattern, covered: Uint8Array, isCut: boolean): void => {
   const at = (array: Uint8Array | Uint32Array, index: number): number => array[index] ?? 0
   const mark = (end: number, length: number) => {
     if (pattern.length < shortestPart && !isWord(view, end - length, end)) return
@@ -114,7 +131,6 @@ const cover = (view: View, pattern: Uint8Array, covered: Uint8Array, isCut: bool
   if (matched >= shortest && matched < pattern.length) mark(view.length, matched)
 }
 
-/** For each beginning of a pattern, how long its longest end is that is a beginning too. */
 const failures = (pattern: Uint8Array): Uint32Array => {
   const failure = new Uint32Array(pattern.length)
   let matched = 0

@@ -8,7 +8,7 @@ import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Cause from "effect/Cause"
 import * as Redacted from "effect/Redacted"
 import { isTokenError } from "../../TokenError.ts"
-import { redact } from "../endpoint/redact.ts"
+import { makeRedact } from "../endpoint/redact.ts"
 
 /** The headers of a request that hold a secret, and the secrets that a response may echo. */
 export interface Concealed {
@@ -18,6 +18,12 @@ export interface Concealed {
 
 /** How many objects of an error are searched. What lies beyond is left out of the error. */
 const maxObjects = 1_000
+
+/** How many members all of them may have together. What lies beyond is left out. */
+const maxMembers = 4_000
+
+/** How many characters of text are searched. What lies beyond is not shown. */
+const maxText = 128 * 1024
 
 /** Longer bytes are not shown. */
 const maxBytes = 64 * 1024
@@ -49,74 +55,112 @@ export const concealCause = <E>(
     onParallel: (left, right) => Cause.parallel(left, right)
   })
 
+/** An object that was searched. */
+interface Searched {
+  readonly members: Members
+  /** Whether it is or leads to a secret, or to what was not searched. */
+  isTainted: boolean
+  readonly parents: Array<Searched>
+}
+
 /** The value itself if nothing in it has to be concealed, else a copy of the same class. */
 export const makeConceal = (
   concealed: Concealed,
   showResponse: (response: HttpClientResponse.HttpClientResponse) => HttpClientResponse.HttpClientResponse
 ) => {
-  const text = (value: string): string => redact(value, concealed.secrets())
+  /** Redacts texts until there are too many of them. */
+  const makeText = (): (value: string) => string => {
+    const redact = makeRedact(concealed.secrets())
+    const known = new Map<string, string>()
+    let left = maxText
+    return (value) => {
+      const before = known.get(value)
+      if (before !== undefined) return before
+      left -= value.length
+      const shown = left < 0 ? "<redacted>" : redact(value)
+      known.set(value, shown)
+      return shown
+    }
+  }
 
   /** Whether an object is or shows a secret, whatever it refers to. */
-  const isSecret = (value: object): boolean =>
-    isRequest(value)
-      ? concealed.headers.some((name) => value.headers[name] !== undefined)
-      : isResponse(value)
-      ? showResponse(value) !== value
-      : isBytes(value)
-      ? value.byteLength > maxBytes || text(latin1(value)) !== latin1(value)
-      : membersOf(value).some((member) => typeof member === "string" && text(member) !== member)
+  const isSecret = (value: object, members: Members, text: (value: string) => string): boolean => {
+    if (isRequest(value)) return concealed.headers.some((name) => value.headers[name] !== undefined)
+    if (isResponse(value)) return showResponse(value) !== value
+    if (isBytes(value)) return value.byteLength > maxBytes || text(latin1(value)) !== latin1(value)
+    return !members.isWhole || members.values.some((member) => typeof member === "string" && text(member) !== member)
+  }
 
-  /** All objects that were searched, each with whether it leads to a secret. */
-  const search = (root: object): ReadonlyMap<object, boolean> => {
-    const found = new Map<object, boolean>([[root, false]])
-    const parents = new Map<object, Array<object>>()
-    const tainted: Array<object> = []
-    for (const value of found.keys()) {
-      const children = isLeaf(value) ? [] : membersOf(value).filter(isSearched)
-      for (const child of children) {
-        if (found.size < maxObjects) found.set(child, found.get(child) ?? false)
-        if (found.has(child)) parents.set(child, [...parents.get(child) ?? [], value])
-      }
-      if (isSecret(value) || children.some((child) => !found.has(child))) tainted.push(value)
+  const search = (root: object, text: (value: string) => string): ReadonlyMap<object, Searched> => {
+    const found = new Map<object, Searched>()
+    const tainted: Array<Searched> = []
+    let left = maxMembers
+    const visit = (value: object): Searched => {
+      const members = isLeaf(value) ? none : membersOf(value, left)
+      left -= members.values.length
+      const searched: Searched = { members, isTainted: false, parents: [] }
+      found.set(value, searched)
+      if (isSecret(value, members, text)) tainted.push(searched)
+      return searched
     }
-    for (let value = tainted.pop(); value !== undefined; value = tainted.pop()) {
-      if (found.get(value) === true) continue
-      found.set(value, true)
-      tainted.push(...parents.get(value) ?? [])
+    visit(root)
+    for (const searched of found.values()) {
+      for (const child of searched.members.values.filter(isSearched)) {
+        const known = found.get(child) ?? (found.size < maxObjects ? visit(child) : undefined)
+        if (known === undefined) tainted.push(searched)
+        else known.parents.push(searched)
+      }
+    }
+    for (let searched = tainted.pop(); searched !== undefined; searched = tainted.pop()) {
+      if (searched.isTainted) continue
+      searched.isTainted = true
+      tainted.push(...searched.parents)
     }
     return found
   }
 
-  const copy = (value: unknown, found: ReadonlyMap<object, boolean>, copies: Map<object, unknown>): unknown => {
-    if (typeof value === "string") return text(value)
-    if (!isSearched(value)) return value
-    const isTainted = found.get(value)
-    if (isTainted !== true) return isTainted === undefined ? undefined : value
-    if (isRequest(value)) return concealRequest(value, concealed.headers)
-    if (isResponse(value)) return showResponse(value)
-    if (copies.has(value)) return copies.get(value)
-    if (HttpClientError.isHttpClientError(value)) {
-      copies.set(value, undefined)
-      return copyHttpError(value, (cause) => copy(cause, found, copies))
+  const conceal = (root: object): unknown => {
+    const text = makeText()
+    const found = search(root, text)
+    const copies = new Map<object, unknown>()
+    const copy = (value: unknown): unknown => {
+      if (typeof value === "string") return text(value)
+      if (!isSearched(value)) return value
+      const searched = found.get(value)
+      if (searched?.isTainted !== true) return searched === undefined ? undefined : value
+      if (isRequest(value)) return concealRequest(value, concealed.headers)
+      if (isResponse(value)) return showResponse(value)
+      if (copies.has(value)) return copies.get(value)
+      if (HttpClientError.isHttpClientError(value)) {
+        copies.set(value, undefined)
+        return copyHttpError(value, text, copy)
+      }
+      if (!(value instanceof Error) && !isPlain(value)) return "<redacted>"
+      const shell: object = Array.isArray(value) ? [] : Object.create(Object.getPrototypeOf(value))
+      copies.set(value, shell)
+      for (const [name, member] of searched.members.data) {
+        const enumerable = Object.getOwnPropertyDescriptor(value, name)?.enumerable === true
+        const shown = copy(member)
+        Object.defineProperty(shell, name, {
+          value: shown,
+          enumerable,
+          configurable: name !== "length",
+          writable: true
+        })
+      }
+      return shell
     }
-    if (!(value instanceof Error) && !isPlain(value)) return "<redacted>"
-    const shell: object = Array.isArray(value) ? [] : Object.create(Object.getPrototypeOf(value))
-    copies.set(value, shell)
-    for (const [name, member] of dataOf(value)) {
-      const enumerable = Object.getOwnPropertyDescriptor(value, name)?.enumerable === true
-      const shown = copy(member, found, copies)
-      Object.defineProperty(shell, name, { value: shown, enumerable, configurable: name !== "length", writable: true })
-    }
-    return shell
+    return copy(root)
   }
 
   const copyHttpError = (
     error: HttpClientError.HttpClientError,
-    conceal: (cause: unknown) => unknown
+    text: (value: string) => string,
+    copy: (value: unknown) => unknown
   ): HttpClientError.HttpClientError => {
     const why = {
       request: concealRequest(error.request, concealed.headers),
-      ...(error.cause === undefined ? {} : { cause: conceal(error.cause) }),
+      ...(error.cause === undefined ? {} : { cause: copy(error.cause) }),
       ...(error.description === undefined ? {} : { description: text(error.description) })
     }
     return error._tag === "RequestError"
@@ -126,25 +170,35 @@ export const makeConceal = (
 
   // what is concealed keeps its type: a request stays a request, an error one of its class
   return <A>(value: A): A =>
-    (isSearched(value) ? copy(value, search(value), new Map()) : typeof value === "string" ? text(value) : value) as A
+    (isSearched(value) ? conceal(value) : typeof value === "string" ? makeText()(value) : value) as A
 }
 
 /** The members of an object that a debugger shows; an error has its stack, a collection what it contains. */
-const membersOf = (value: object): ReadonlyArray<unknown> => {
-  const members = Array.from(dataOf(value).values())
-  if (value instanceof Map) members.push(...value.keys(), ...value.values())
-  if (value instanceof Set) members.push(...value)
-  return members
+interface Members {
+  readonly data: ReadonlyMap<PropertyKey, unknown>
+  readonly values: ReadonlyArray<unknown>
+  /** Whether these are all members that it has. */
+  readonly isWhole: boolean
 }
 
-const dataOf = (value: object): ReadonlyMap<PropertyKey, unknown> => {
-  const members = new Map<PropertyKey, unknown>()
-  for (const name of Reflect.ownKeys(value)) {
+const none: Members = { data: new Map(), values: [], isWhole: true }
+
+const membersOf = (value: object, limit: number): Members => {
+  const names = Array.isArray(value) && value.length > limit
+    ? Array.from({ length: limit }, (_, index) => index)
+    : Reflect.ownKeys(value)
+  const data = new Map<PropertyKey, unknown>()
+  for (const name of names.slice(0, limit)) {
     const member = Object.getOwnPropertyDescriptor(value, name)
-    if (member !== undefined && "value" in member) members.set(name, member.value)
-    else if (name === "stack" && value instanceof Error) members.set(name, value.stack)
+    if (member !== undefined && "value" in member) data.set(name, member.value)
+    else if (name === "stack" && value instanceof Error) data.set(name, value.stack)
   }
-  return members
+  const values = Array.from(data.values())
+  const size = value instanceof Map || value instanceof Set ? value.size : 0
+  const isWhole = (Array.isArray(value) ? value.length : names.length) + size <= limit
+  if (isWhole && value instanceof Map) values.push(...value.keys(), ...value.values())
+  if (isWhole && value instanceof Set) values.push(...value)
+  return { data, values, isWhole }
 }
 
 /** Ours hold no secret, and what is `Redacted` shows none. */

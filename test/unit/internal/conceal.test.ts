@@ -83,6 +83,41 @@ describe("an error of a client below", () => {
     assert.notInclude(inspect(conceal(new Error("deep", { cause: deep })), { depth: Infinity }), token)
   })
 
+  it("is not searched without end: what lies beyond 4,000 members or 128 KiB of text is left out", () => {
+    class Failed extends Error {
+      readonly _tag = "Failed"
+      readonly rows: unknown
+      constructor(rows: unknown) {
+        super("a failure")
+        this.rows = rows
+      }
+    }
+    const text = "a%20\\u0041".repeat(2_000)
+    for (
+      const rows of [
+        Array.from({ length: 1_000_000 }, (_, i) => i),
+        Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`k${i}`, `${token}${i}`])),
+        new Map(Array.from({ length: 100_000 }, (_, i) => [`k${i}`, `${token}${i}`])),
+        Array.from({ length: 1_000 }, (_, i) => `${i}${text}`),
+        `${text.repeat(500)}${token}`
+      ]
+    ) {
+      const shown = conceal(new Failed(rows))
+      assert.instanceOf(shown, Failed)
+      assert.strictEqual(shown._tag, "Failed")
+      assert.strictEqual(shown.message, "a failure")
+      const printed = inspect(shown, { depth: 9, maxArrayLength: Infinity, maxStringLength: Infinity })
+      assert.notInclude(printed, token)
+      assert.isBelow(printed.length, 300_000)
+    }
+  })
+
+  it("costs the same however its objects refer to each other", () => {
+    const nodes: ReadonlyArray<Array<unknown>> = Array.from({ length: 900 }, () => [token])
+    for (const node of nodes) node.push(...nodes)
+    assert.notInclude(inspect(conceal(new Error("x", { cause: nodes })), { depth: 3 }), token)
+  })
+
   it("is concealed in every node of a cause, which keeps its shape", () => {
     const error = new Error(token)
     const cause = Cause.parallel(
