@@ -1,7 +1,8 @@
 import { HttpBody, HttpClient, HttpClientError, HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope, Stream, TestClock } from "effect"
+import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope, Stream, TestClock } from "effect"
 import {
+  AccessToken,
   type Alf,
   AuthorizedHttpClient,
   ClientAuthentication,
@@ -11,6 +12,7 @@ import {
   TokenError,
   TokenStorage
 } from "effect-alf"
+import * as DPoP from "effect-alf/DPoP"
 import { advancing } from "../support/contract.ts"
 import { json, type Received, scripted } from "../support/scriptedClient.ts"
 
@@ -68,7 +70,7 @@ const makeWorld = (overrides: Partial<World> = {}) => {
       if (world.refused.has(clientId)) return json({ error: "invalid_client" }, { status: 401 })
       const token = `${url.hostname}-${++issued}`
       world.valid.set(token, (form.get("scope") ?? "").split(" ").filter(Boolean))
-      return json({ access_token: token, token_type: "Bearer", expires_in: 3600 })
+      return json({ access_token: token, refresh_token: `refresh-${token}`, token_type: "Bearer", expires_in: 3600 })
     }
     if (url.pathname.startsWith("/.well-known/")) {
       const document = world.documents[request.url]
@@ -152,6 +154,27 @@ describe("ProtectedResource", () => {
       const clients = yield* connect(http)
       for (let n = 0; n < 3; n++) assert.strictEqual(yield* get(clients), 200)
       assert.lengthOf(http.requests, 3)
+    }))
+
+  for (const status of [403, 404, 500]) {
+    it.scoped(`a ${status} to the first request is the answer, and no authorization server is looked for`, () =>
+      Effect.gen(function*() {
+        const http = scripted(() => new Response("no", { status, headers: { "www-authenticate": "Bearer" } }))
+        const clients = yield* connect(http)
+        assert.strictEqual(yield* get(clients), status)
+        assert.deepStrictEqual(http.requests.map(({ url }) => url), [resource])
+      }))
+  }
+
+  it.scoped("sends the first request without a proof, and the token request with one", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const clients = yield* connect(world, { dpop: DPoP.generate() })
+      // this server knows no proofs, so the token that it issues is not taken
+      assert.instanceOf(yield* Effect.flip(get(clients)), TokenError.InvalidTokenResponse)
+      assert.deepStrictEqual(world.apiRequests().map((request) => header(request, "dpop")), [undefined])
+      const [tokenRequest] = world.requests.filter(({ url }) => url.endsWith("/token"))
+      assert.match(tokenRequest?.headers["dpop"] ?? "", /^ey/)
     }))
 
   it.scoped("lets others wait for the first request, and asks once for all", () =>
@@ -508,6 +531,21 @@ describe("ProtectedResource", () => {
         assert.lengthOf(world.tokenRequests(), 1)
       }))
 
+    it.scoped("that are missing are asked for without the refresh token, which cannot widen a grant", () =>
+      Effect.gen(function*() {
+        const world = makeWorld({ challenge: "Bearer scope=\"a\"" })
+        const clients = yield* connect(world, { grant: Grant.refreshToken(people) })
+        yield* get(clients)
+        world.world.demands = ["write"]
+        assert.strictEqual(yield* get(clients), 200)
+        const grants = () => world.tokenRequests().map((form) => form.get("grant_type"))
+        assert.deepStrictEqual(grants(), ["client_credentials", "client_credentials"])
+        world.world.demands = []
+        yield* TestClock.adjust("3599 seconds")
+        yield* get(clients)
+        assert.strictEqual(grants().at(-1), "refresh_token")
+      }))
+
     it.scoped("that are missing for a service: the 403 is the answer", () =>
       Effect.gen(function*() {
         const world = makeWorld({ challenge, demands: ["write"] })
@@ -612,6 +650,61 @@ describe("ProtectedResource", () => {
           token_endpoint_auth_method: "client_secret_post"
         })
         assert.strictEqual(world.tokenRequests()[0]?.get("client_secret"), "a-secret")
+      }))
+
+    it.scoped("the method in the response wins", () =>
+      Effect.gen(function*() {
+        const world = withRegistration(() =>
+          json({ client_id: "a", client_secret: "a-secret", token_endpoint_auth_method: "client_secret_post" })
+        )
+        assert.strictEqual(
+          yield* get(yield* connect(world, { client: ClientRegistration.dynamic({ clientName: "Reports" }) })),
+          200
+        )
+        assert.isUndefined(header(world.requests.find(({ url }) => url.endsWith("/token"))!))
+        assert.strictEqual(world.tokenRequests()[0]?.get("client_secret"), "a-secret")
+      }))
+
+    it.scoped("one whose secret has expired is made anew", () =>
+      Effect.gen(function*() {
+        let n = 0
+        const world = withRegistration(() =>
+          json({ client_id: `client-${++n}`, client_secret: "a-secret", client_secret_expires_at: 60 })
+        )
+        const storage = yield* Layer.build(TokenStorage.layerMemory)
+        const start = Effect.provide(
+          connect(world, { client: ClientRegistration.dynamic({ clientName: "Reports" }) }),
+          storage
+        )
+        for (const [wait, registrations] of [[0, 1], [59, 1], [1, 2]] as const) {
+          yield* TestClock.adjust(`${wait} seconds`)
+          yield* Effect.either(get(yield* start))
+          assert.strictEqual(n, registrations)
+        }
+      }))
+
+    it.scoped.each<readonly [string, Readonly<Record<string, unknown>>, string]>([
+      ["a token", { client_id: "planted" }, "Bearer"],
+      ["an id that is no text", { client_id: 1 }, "client-registration"],
+      ["an empty id", { client_id: "" }, "client-registration"],
+      ["nothing", {}, "client-registration"]
+    ])("what a storage holds in place of a registration is not used: %s", ([_, extra, type]) =>
+      Effect.gen(function*() {
+        const world = makeWorld()
+        const planted = new AccessToken.AccessToken({
+          value: Redacted.make("planted"),
+          type,
+          issuedAt: DateTime.unsafeMake(0),
+          extra: Redacted.make(extra)
+        })
+        const clients = yield* connect(world, { client: ClientRegistration.dynamic({ clientName: "Reports" }) }).pipe(
+          Effect.provideService(TokenStorage.TokenStorage, {
+            ...TokenStorage.none,
+            get: () => Effect.succeedSome(planted)
+          })
+        )
+        yield* Effect.either(get(clients))
+        assert.lengthOf(world.registrations(), 1)
       }))
 
     it.scoped("a dynamic one with a redirect URI on the web is a web client", () =>
