@@ -6,7 +6,7 @@ export interface Panel {
   readonly lines: ReadonlyArray<{ readonly name: string; readonly points: ReadonlyArray<readonly [number, number]> }>
 }
 
-const [width, height, left, right, top, gap] = [900, 150, 60, 90, 30, 50]
+const [width, height, left, right, top, gap] = [900, 150, 60, 110, 30, 50]
 const colours = ["#2563eb", "#d97706", "#dc2626"]
 
 export const draw = (panels: ReadonlyArray<Panel>): string =>
