@@ -164,6 +164,7 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
     const current = Ref.get(state)
     // what the state hands out, for those who look without a step of the runtime
     let handout: TokenState.Held | undefined
+    let lastUsed = 0
     const modify = <A>(f: (before: TokenState.State<Handle>) => readonly [A, TokenState.State<Handle>]) =>
       Ref.modify(state, (before) => {
         const [result, after] = f(before)
@@ -179,7 +180,10 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
     const ask = (question: (flight: Handle) => TokenState.Question<Handle>): Effect.Effect<AccessToken, TokenError> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(
-          modify((before) => TokenState.ask(before, question(Waiting.make()), now(), windows)),
+          modify((before) => {
+            lastUsed = now()
+            return TokenState.ask(before, question(Waiting.make()), lastUsed, windows)
+          }),
           (decision): Effect.Effect<AccessToken, TokenError> => {
             switch (decision._tag) {
               case "Use":
@@ -210,13 +214,21 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
         Option.match({ onNone: () => ask(question), onSome: Effect.succeed })
       )
 
+    /** Ends by an interruption when a flight is past its time. */
+    const ending = ({ reason }: TokenFlight, mine: Running.Running): Effect.Effect<never> => {
+      const overdue = Running.overdue(mine, windows.flightTimeout, now)
+      return reason === "expiring"
+        ? Effect.raceFirst(overdue, Running.unattended(mine, () => lastUsed, now))
+        : overdue
+    }
+
     /** Runs a flight with the FiberRefs of the layer; of the caller it takes the span. */
     const launch = (flight: TokenFlight): Effect.Effect<void> =>
       Effect.map(Effect.context<never>(), (caller) => {
         const mine: Running.Running = { handle: flight.handle, isSpending: false, deadline: flight.deadline }
         if (!windows.isShared) Running.forgetOverdue(running, now())
         const fiber = Runtime.runFork(runtime)(pipe(
-          Effect.raceFirst(acquire(flight, mine), Running.overdue(mine, windows.flightTimeout, now)),
+          Effect.raceFirst(acquire(flight, mine), ending(flight, mine)),
           // the layer may have been built where nothing can be interrupted
           Effect.interruptible,
           Effect.exit,
@@ -285,8 +297,8 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
 
     /** The path of nearly every request. */
     const settled = () => {
-      const now = clock.unsafeCurrentTimeMillis()
-      return TokenState.isUsable(handout, now) && now < handout.refreshAt ? handout : undefined
+      lastUsed = clock.unsafeCurrentTimeMillis()
+      return TokenState.isUsable(handout, lastUsed) && lastUsed < handout.refreshAt ? handout : undefined
     }
 
     return {

@@ -24,6 +24,7 @@ import {
   TokenService,
   TokenStorage
 } from "effect-alf"
+import { Flight } from "../../src/internal/token/flight.ts"
 import { resolved, serverStub } from "../support/endpoint.ts"
 import { controlledStorage } from "../support/storages.ts"
 import { inTime, many, settle } from "../support/testClock.ts"
@@ -632,5 +633,62 @@ describe("without sharedFetch", () => {
       yield* inTime(many(3, service.refresh(first)), "1 second")
       assert.strictEqual(asked(), 4)
       assert.notStrictEqual(value(yield* service.get), value(first))
+    }))
+})
+
+describe("a renewal that hangs", () => {
+  /** A grant whose first token lives for 100 seconds and whose second request takes a minute. */
+  const hanging = (spend = false) => {
+    let interrupted = 0
+    const { asked, grant } = scripted((n) =>
+      n === 0
+        ? issue("t0", "100 seconds")
+        : Effect.onInterrupt(Effect.delay(issue("t1"), "1 minute"), () => Effect.sync(() => interrupted++))
+    )
+    const acquire: typeof grant.acquire = (previous) =>
+      spend ? Effect.flatMap(Flight, (flight) => flight.spend(grant.acquire(previous))) : grant.acquire(previous)
+    return { grant: { ...grant, acquire }, asked, interrupted: () => interrupted }
+  }
+
+  it.scoped("is given up when nobody has used the service for 5 seconds", () =>
+    Effect.gen(function*() {
+      const { asked, grant, interrupted } = hanging()
+      const service = yield* make({ grant })
+      yield* service.get
+      yield* TestClock.adjust("85 seconds")
+      yield* service.get
+      yield* settle
+      yield* TestClock.adjust("4999 millis")
+      assert.deepStrictEqual([asked(), interrupted()], [2, 0])
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(interrupted(), 1)
+      assert.strictEqual(value(yield* service.get), "t0")
+    }))
+
+  it.scoped("goes on while the service is used", () =>
+    Effect.gen(function*() {
+      const { grant, interrupted } = hanging()
+      const service = yield* make({ grant })
+      yield* service.get
+      yield* TestClock.adjust("82 seconds")
+      for (let n = 0; n < 12; n++) {
+        yield* service.get
+        yield* settle
+        yield* TestClock.adjust("1 second")
+      }
+      assert.strictEqual(interrupted(), 0)
+    }))
+
+  it.scoped("goes on when it has spent a refresh token", () =>
+    Effect.gen(function*() {
+      const { grant, interrupted } = hanging(true)
+      const service = yield* make({ grant })
+      yield* service.get
+      yield* TestClock.adjust("85 seconds")
+      yield* service.get
+      yield* settle
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(interrupted(), 0)
+      assert.strictEqual(value(yield* service.get), "t1")
     }))
 })
