@@ -5,7 +5,7 @@ import { rename, rm, writeFile } from "node:fs/promises"
 import type { Store } from "../support/processes/protocol.ts"
 import { makeServers } from "../support/processes/servers.ts"
 import { bundle, startWorker, temporaryFolder, until, type Worker } from "../support/processes/workers.ts"
-import { isMissing, memcachedServer, redisServer } from "../support/servers.ts"
+import { isMissing, isPostgresMissing, memcachedServer, postgresServer, redisServer } from "../support/servers.ts"
 
 const processes = 8
 const requests = 50
@@ -31,6 +31,11 @@ const redis: Effect.Effect<RunningStore, never, Scope.Scope> = Effect.map(
 const memcached: Effect.Effect<RunningStore, never, Scope.Scope> = Effect.map(
   memcachedServer(),
   ({ kill, port, start }) => ({ store: { _tag: "Memcached", port }, kill, start })
+)
+
+const postgres: Effect.Effect<RunningStore, never, Scope.Scope> = Effect.map(
+  postgresServer,
+  ({ kill, port, start }) => ({ store: { _tag: "Sql", port }, kill, start })
 )
 
 /** A folder is broken while there is a file in its place. */
@@ -113,6 +118,7 @@ const needing = ({ hold, tokenRequests, workers }: WorldShape) =>
 const stores = [
   { name: "Redis", makeStore: redis, isSkipped: isMissing("redis-server") },
   { name: "Memcached", makeStore: memcached, isSkipped: isMissing("memcached") },
+  { name: "PostgreSQL", makeStore: postgres, isSkipped: isPostgresMissing() },
   { name: "a folder", makeStore: folder, isSkipped: false }
 ]
 
