@@ -393,7 +393,13 @@ export const tokenExchange = (options: {
       types.map(([_, type]) => type ?? null),
       keyOf(grantType, options)
     ]),
-    validate: checkKey(options.key),
+    validate: Effect.zipRight(
+      checkKey(options.key),
+      check(
+        types.every(([_, type]) => type !== ""),
+        () => `a token type is empty: write one such as ${accessTokenType}, or leave it out`
+      )
+    ),
     registration: { grantTypes: [grantType], redirectUris: [] },
     narrow: ({ resource, scope }) => tokenExchange({ ...options, scope, resource }),
     acquire: () =>

@@ -583,6 +583,37 @@ describe("revoke", () => {
       assert.strictEqual(storage.tokens.size, 1)
     }))
 
+  it.scoped("a server that cannot be discovered is the failure, and everything is forgotten", () =>
+    Effect.gen(function*() {
+      const { sent, server } = revoking()
+      const down = new TokenError.DiscoveryError({ url, reason: "Transport", description: "down" })
+      const { service, storage } = yield* opened({ ...server, metadata: Effect.fail(down) })
+      assert.strictEqual(yield* inTime(Effect.flip(service.revoke)), down)
+      assert.lengthOf(sent, 0)
+      assert.strictEqual(storage.tokens.size, 0)
+      assert.strictEqual(value(yield* inTime(service.get)), "t1")
+    }))
+
+  it.scoped("with nothing held and nothing stored sends nothing", () =>
+    Effect.gen(function*() {
+      const { sent, server } = revoking()
+      const { asked, grant } = scripted((n) => issue(`t${n}`))
+      const service = yield* make({ grant }, { server, storage: controlledStorage() })
+      yield* inTime(service.revoke)
+      assert.lengthOf(sent, 0)
+      assert.strictEqual(asked(), 0)
+    }))
+
+  it.scoped("sends the access token alone where there is no refresh token, and once", () =>
+    Effect.gen(function*() {
+      const { sent, server } = revoking()
+      const { grant } = scripted((n) => issue(`t${n}`))
+      const service = yield* make({ grant }, { server, storage: controlledStorage() })
+      yield* inTime(service.get)
+      yield* inTime(service.revoke)
+      assert.deepStrictEqual(sent, [["t0", "access_token"]])
+    }))
+
   it.scoped("interrupted after it was sent, the tokens are forgotten all the same", () =>
     Effect.gen(function*() {
       const { server } = revoking(() => Effect.never)

@@ -1,8 +1,9 @@
 import { UrlParams } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, DateTime, Effect, Layer, Option, Redacted } from "effect"
+import { Context, DateTime, Effect, Layer, Option, Redacted, TestClock } from "effect"
 import { AccessToken, Grant, TokenEndpoint, TokenError } from "effect-alf"
 import { inspect } from "node:util"
+import { Flight } from "../../src/internal/token/flight.ts"
 import { layerServer, resolved } from "../support/endpoint.ts"
 
 const endpoint = "https://auth.test/token"
@@ -331,5 +332,255 @@ describe("refreshToken", () => {
     const own: Grant.Grant = { key: "own", validate, acquire: () => Effect.succeed(token("a")) }
     const issue = Effect.runSync(Effect.flip(Grant.refreshToken(own).validate ?? Effect.void))
     assert.strictEqual(issue.issue, "no")
+  })
+})
+
+describe("refreshToken, and what goes along", () => {
+  const otherwise = Grant.clientCredentials()
+  const spent = Option.some(token("old", { refreshToken: "r1" }))
+
+  it.effect("sends scope, resource and params with each refresh, and not with the other grant", () =>
+    Effect.gen(function*() {
+      const grant = Grant.refreshToken(otherwise, {
+        scope: ["read", "write"],
+        resource: "https://api.test",
+        params: { tenant: "7" }
+      })
+      const { forms, layer } = scriptedEndpoint(refusal("invalid_grant"), token("new"))
+      yield* Effect.provide(grant.acquire(spent), layer)
+      const [refreshed = "", fresh] = forms
+      assert.deepStrictEqual(Object.fromEntries(new URLSearchParams(refreshed)), {
+        grant_type: "refresh_token",
+        scope: "read write",
+        resource: "https://api.test",
+        tenant: "7",
+        refresh_token: "r1"
+      })
+      assert.strictEqual(fresh, "grant_type=client_credentials")
+    }))
+
+  it.effect("keeps members of `extra` that the response leaves out, and takes those that it names", () =>
+    Effect.gen(function*() {
+      const withExtra = (value: string, extra: Readonly<Record<string, unknown>>, refreshToken?: string) =>
+        new AccessToken.AccessToken({
+          ...token(value, refreshToken === undefined ? {} : { refreshToken }),
+          extra: Redacted.make(extra)
+        })
+      const { layer } = scriptedEndpoint(withExtra("new", { b: 3 }))
+      const next = yield* Effect.provide(
+        Grant.refreshToken(otherwise).acquire(Option.some(withExtra("old", { a: 1, b: 2 }, "r1"))),
+        layer
+      )
+      assert.deepStrictEqual(Redacted.value(next.extra), { a: 1, b: 3 })
+    }))
+
+  /** Runs with what another process has stored since. */
+  const withStored = (stored: AccessToken.AccessToken) =>
+    Effect.provideService(Flight, {
+      stored: Effect.succeed(Option.some(stored)),
+      spend: (effect) => effect,
+      extend: () => Effect.void
+    })
+
+  it.effect("takes the token that another process has stored meanwhile, and asks nobody", () =>
+    Effect.gen(function*() {
+      const { forms, layer } = scriptedEndpoint(refusal("invalid_grant"))
+      const next = yield* Grant.refreshToken(otherwise).acquire(spent).pipe(
+        withStored(token("theirs", { refreshToken: "r2" })),
+        Effect.provide(layer)
+      )
+      assert.strictEqual(Redacted.value(next.value), "theirs")
+      assert.lengthOf(forms, 1)
+    }))
+
+  it.effect("tries the refresh token of another process once where its token is over, then the other grant", () =>
+    Effect.gen(function*() {
+      yield* TestClock.adjust("1 hour")
+      const { forms, layer } = scriptedEndpoint(refusal("invalid_grant"), refusal("invalid_grant"), token("new"))
+      const next = yield* Grant.refreshToken(otherwise).acquire(spent).pipe(
+        withStored(token("theirs", { refreshToken: "r2" })),
+        Effect.provide(layer)
+      )
+      assert.strictEqual(Redacted.value(next.value), "new")
+      assert.deepStrictEqual(forms, [
+        "grant_type=refresh_token&refresh_token=r1",
+        "grant_type=refresh_token&refresh_token=r2",
+        "grant_type=client_credentials"
+      ])
+    }))
+})
+
+describe("refreshTokenOnly", () => {
+  const grant = Grant.refreshTokenOnly({ initial: Redacted.make("r0") })
+
+  it.effect("begins with `initial`, and goes on with what the server puts in its place", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* formOf(grant), ["grant_type=refresh_token&refresh_token=r0"])
+      assert.deepStrictEqual(yield* formOf(grant, Option.some(token("old", { refreshToken: "r1" }))), [
+        "grant_type=refresh_token&refresh_token=r1"
+      ])
+    }))
+
+  it.effect("falls back on nothing: the refusal is the error", () =>
+    Effect.gen(function*() {
+      const { forms, layer } = scriptedEndpoint(refusal("invalid_grant"))
+      const error = yield* Effect.flip(Effect.provide(grant.acquire(Option.none()), layer))
+      assert.deepStrictEqual(error, refusal("invalid_grant"))
+      assert.lengthOf(forms, 1)
+    }))
+
+  it("has a key of its own for each first refresh token, without the token in it", () => {
+    assert.notStrictEqual(grant.key, Grant.refreshTokenOnly({ initial: Redacted.make("r1") }).key)
+    assert.notInclude(Grant.refreshTokenOnly({ initial: Redacted.make("MARKED") }).key, "MARKED")
+  })
+})
+
+/** The form as an object. */
+const fieldsOf = (grant: Grant.Grant) =>
+  Effect.map(formOf(grant), ([form]) => Object.fromEntries(new URLSearchParams(form)))
+
+const issueOf = (grant: Grant.Grant) => Effect.map(Effect.flip(grant.validate ?? Effect.void), ({ issue }) => issue)
+
+const failing = Effect.fail(new Error("MARKED"))
+
+describe("make", () => {
+  it.effect("sends the grant type, its parameters and those that are Redacted", () =>
+    Effect.gen(function*() {
+      const grant = Grant.make({
+        grantType: "password",
+        params: { username: "ada", password: Redacted.make("MARKED") },
+        scope: "read"
+      })
+      assert.deepStrictEqual(yield* fieldsOf(grant), {
+        grant_type: "password",
+        scope: "read",
+        username: "ada",
+        password: "MARKED"
+      })
+      assert.notInclude(grant.key, "MARKED")
+    }))
+
+  it("tells parameters apart in its key, unless it is given one", () => {
+    const key = (account: string, key?: string) =>
+      Grant.make({ grantType: "account_credentials", params: { account_id: Redacted.make(account) }, key }).key
+    assert.notStrictEqual(key("a"), key("b"))
+    assert.strictEqual(key("a", "mine"), key("b", "mine"))
+  })
+
+  it.effect("needs a grant type, and sends none of its parameters twice", () =>
+    Effect.gen(function*() {
+      assert.include(yield* issueOf(Grant.make({ grantType: "" })), "grantType is empty")
+      assert.include(yield* issueOf(Grant.make({ grantType: "x", scope: "a", params: { scope: "b" } })), "scope")
+    }))
+})
+
+describe("jwtBearer", () => {
+  it.effect("makes an assertion for where it goes", () =>
+    Effect.gen(function*() {
+      const targets: Array<Grant.AssertionTarget> = []
+      const grant = Grant.jwtBearer({
+        key: "ada",
+        resource: "https://api.test",
+        assertion: (target) => Effect.sync(() => Redacted.make(`assertion-${targets.push(target)}`))
+      })
+      assert.deepStrictEqual(yield* fieldsOf(grant), {
+        grant_type: "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        resource: "https://api.test",
+        assertion: "assertion-1"
+      })
+      assert.strictEqual((yield* fieldsOf(grant))["assertion"], "assertion-2")
+      assert.deepStrictEqual(targets[0], {
+        issuer: Option.some("https://auth.test"),
+        tokenEndpoint: endpoint,
+        resource: Option.some("https://api.test")
+      })
+    }))
+
+  it.effect("without an assertion is a TokenRequestError \"Secret\" that shows nothing of it", () =>
+    Effect.gen(function*() {
+      for (const assertion of [failing, () => failing, Effect.die("MARKED"), () => Effect.die("MARKED")]) {
+        const error = yield* Effect.flip(formOf(Grant.jwtBearer({ key: "ada", assertion })))
+        assert.isTrue(error._tag === "TokenRequestError" && error.reason === "Secret")
+        assert.notInclude(inspect(error), "MARKED")
+      }
+    }))
+
+  it.effect("needs a key, which is not shown in the storage key", () =>
+    Effect.gen(function*() {
+      const assertion = Effect.succeed(Redacted.make("a"))
+      assert.include(yield* issueOf(Grant.jwtBearer({ key: "", assertion })), "key is empty")
+      assert.include(
+        yield* issueOf(Grant.jwtBearer({ key: "a", assertion, params: { assertion: "b" } })),
+        "assertion"
+      )
+      const keys = ["ada", "bob"].map((key) => Grant.jwtBearer({ key, assertion }).key)
+      assert.notStrictEqual(keys[0], keys[1])
+      assert.notInclude(keys.join(), "ada")
+    }))
+})
+
+describe("tokenExchange", () => {
+  const subjectToken = Effect.succeed(Redacted.make("subject"))
+  const accessToken = "urn:ietf:params:oauth:token-type:access_token"
+
+  it.effect("sends the subject, and the actor where there is one, with their types", () =>
+    Effect.gen(function*() {
+      const grantType = "urn:ietf:params:oauth:grant-type:token-exchange"
+      assert.deepStrictEqual(yield* fieldsOf(Grant.tokenExchange({ key: "ada", subjectToken })), {
+        grant_type: grantType,
+        subject_token: "subject",
+        subject_token_type: accessToken
+      })
+      const delegated = Grant.tokenExchange({
+        key: "ada",
+        subjectToken,
+        subjectTokenType: "urn:ietf:params:oauth:token-type:id_token",
+        actorToken: Effect.succeed(Redacted.make("actor")),
+        requestedTokenType: accessToken,
+        audience: "https://downstream.test",
+        scope: "read"
+      })
+      assert.deepStrictEqual(yield* fieldsOf(delegated), {
+        grant_type: grantType,
+        scope: "read",
+        audience: "https://downstream.test",
+        subject_token: "subject",
+        subject_token_type: "urn:ietf:params:oauth:token-type:id_token",
+        actor_token: "actor",
+        actor_token_type: accessToken,
+        requested_token_type: accessToken
+      })
+    }))
+
+  it.effect("without a subject or an actor is a TokenRequestError \"Secret\" that shows nothing of it", () =>
+    Effect.gen(function*() {
+      for (
+        const options of [{ subjectToken: failing }, { subjectToken, actorToken: failing }, {
+          subjectToken: Effect.die("MARKED")
+        }]
+      ) {
+        const error = yield* Effect.flip(formOf(Grant.tokenExchange({ key: "ada", ...options })))
+        assert.isTrue(error._tag === "TokenRequestError" && error.reason === "Secret")
+        assert.notInclude(inspect(error), "MARKED")
+      }
+    }))
+
+  it.effect("checks its options", () =>
+    Effect.gen(function*() {
+      assert.include(yield* issueOf(Grant.tokenExchange({ key: "", subjectToken })), "key is empty")
+      assert.include(
+        yield* issueOf(Grant.tokenExchange({ key: "a", subjectToken, requestedTokenType: "" })),
+        "token type is empty"
+      )
+    }))
+
+  it("tells subjects, types and audiences apart in its key", () => {
+    const keys = [
+      Grant.tokenExchange({ key: "ada", subjectToken }),
+      Grant.tokenExchange({ key: "bob", subjectToken }),
+      Grant.tokenExchange({ key: "ada", subjectToken, audience: "https://downstream.test" }),
+      Grant.tokenExchange({ key: "ada", subjectToken, requestedTokenType: accessToken })
+    ].map(({ key }) => key)
+    assert.strictEqual(new Set(keys).size, 4)
   })
 })
