@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Runtime from "effect/Runtime"
 import * as Stream from "effect/Stream"
-import { markReplayable } from "./body.ts"
+import { discardBody, markReplayable } from "./body.ts"
 
 /** Redirects that are followed, as the fetch standard says. */
 const maxRedirects = 20
@@ -77,11 +77,12 @@ const follow = (
     const location = response.headers["location"]
     const isRedirect = redirectStatuses.includes(response.status) && location !== undefined
     if (!isRedirect || mode === "manual") return Effect.succeed({ response, url: request.url, hops })
-    if (mode === "error") return Effect.fail(badRedirect(response, "a redirect was not expected"))
-    if (hops === maxRedirects || !URL.canParse(location, request.url)) {
-      return Effect.fail(badRedirect(response, "there are too many redirects, or one leads nowhere"))
-    }
-    return follow(client, redirected(request, response.status, new URL(location, request.url)), mode, hops + 1)
+    const next = mode === "error"
+      ? Effect.fail(badRedirect(response, "a redirect was not expected"))
+      : hops === maxRedirects || !URL.canParse(location, request.url)
+      ? Effect.fail(badRedirect(response, "there are too many redirects, or one leads nowhere"))
+      : follow(client, redirected(request, response.status, new URL(location, request.url)), mode, hops + 1)
+    return Effect.zipRight(discardBody(response), next)
   })
 
 const badRedirect = (response: HttpClientResponse.HttpClientResponse, description: string) =>
@@ -121,7 +122,14 @@ const toResponse = (
   const body = hasBody
     ? Stream.toReadableStreamRuntime(aborted(response.stream, signal), runtime)
     : null
-  const converted = new Response(body, { status: response.status, headers })
+  const { status } = response
+  const isUsual = status >= 200 && status <= 599
+  const converted = new Response(body, { status: isUsual ? status : 200, headers })
+  if (!isUsual) {
+    // servers send others, and fetch passes them on; the constructor does not take them
+    Object.defineProperty(converted, "status", { value: status })
+    Object.defineProperty(converted, "ok", { value: false })
+  }
   Object.defineProperty(converted, "url", { value: url })
   Object.defineProperty(converted, "redirected", { value: hops > 0 })
   return converted

@@ -180,6 +180,23 @@ describe("toFetch", () => {
       })
     })
 
+    it.live("leave no body unread, which would hold its connection", () => {
+      let cancelled = 0
+      const endless = () =>
+        new ReadableStream({
+          pull: (controller) => controller.enqueue(new Uint8Array(64 * 1024)),
+          cancel: () => {
+            cancelled++
+          }
+        })
+      return fetchOver((_, n) =>
+        n < 3 ? new Response(endless(), { status: 307, headers: { location: `/${n}` } }) : new Response("there")
+      ).run(async (fetch) => {
+        assert.strictEqual(await (await fetch(api)).text(), "there")
+        assert.strictEqual(cancelled, 3)
+      })
+    })
+
     it.live("to another origin carry no token of this one, nor the caller's own credentials", () => {
       const world = fetchOver(hops(302, "https://elsewhere.test/"))
       return world.run(async (fetch) => {
@@ -199,6 +216,14 @@ describe("toFetch", () => {
         assert.instanceOf(await rejection(fetch(`${api}/from`)), TypeError)
         assert.strictEqual(world.calls().length - before, 21)
       })
+    })
+  })
+
+  it.live("has the status that came, also one that no standard names", () => {
+    const odd = Object.defineProperty(new Response("stop"), "status", { value: 999 })
+    return fetchOver(() => odd).run(async (fetch) => {
+      const response = await fetch(api)
+      assert.deepStrictEqual([response.status, response.ok, await response.text()], [999, false, "stop"])
     })
   })
 
