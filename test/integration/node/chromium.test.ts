@@ -1,13 +1,13 @@
 /** The sign-ins as people see them, in a real browser. */
 import { FetchHttpClient } from "@effect/platform"
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Fiber, Redacted } from "effect"
-import { Alf, type Grant, type TokenService } from "effect-alf"
+import { Deferred, Effect, Fiber, Option, Redacted } from "effect"
+import { Alf, DeviceCodeGrant, type Grant, type TokenService } from "effect-alf"
 import { AuthorizationCodeGrant, type Browser, ImplicitGrant } from "effect-alf/node"
 import { Chromium, isMissing, makePerson, outcome } from "../../support/browser.ts"
 import { allow, deny, implicitServer } from "../../support/implicitServer.ts"
 import { freePorts, isOpen } from "../../support/node/signIn.ts"
-import { cancel, consent, oidcProvider, signInAs } from "../../support/oidcProvider.ts"
+import { cancel, confirmCode, consent, oidcProvider, signedInOnDevice, signInAs } from "../../support/oidcProvider.ts"
 
 interface Server {
   readonly authorizationEndpoint: string
@@ -207,6 +207,93 @@ describe.skipIf(isMissing)("in Chromium", () => {
           assert.deepStrictEqual(yield* Fiber.join(again), { status: 200, body: { sub: "alice" } })
           assert.deepStrictEqual(server.grants, ["authorization_code", "refresh_token", "authorization_code"])
         }))
+    })
+
+    describe("everything by the issuer, against oidc-provider", () => {
+      /** A program that knows the issuer alone. */
+      const open = <R>(issuer: string, clientId: string, grant: Grant.Grant<R>) =>
+        Effect.map(
+          Alf.make({ issuer, clientId, grant, origins: [issuer] }).pipe(Effect.provide(FetchHttpClient.layer)),
+          ({ httpClient, tokens }) => ({
+            tokens,
+            call: Effect.flatMap(httpClient.get(`${issuer}/me`), (response) => response.json)
+          })
+        )
+
+      it.scoped("a person signs in by a pushed request; the refresh token serves; after signing out neither is good", () =>
+        Effect.gen(function*() {
+          const { grants, issuer } = yield* oidcProvider
+          const person = yield* makePerson
+          const { call, tokens } = yield* open(
+            issuer,
+            "pushing",
+            AuthorizationCodeGrant.make({
+              scope: ["openid", "offline_access"],
+              params: { prompt: "consent" },
+              par: "always",
+              portRange: yield* freePorts(2)
+            })
+          ).pipe(Effect.provide(person.layer))
+          const fiber = yield* Effect.fork(call)
+          const window = yield* person.window
+          assert.deepStrictEqual([...window.url.searchParams.keys()].sort(), ["client_id", "request_uri"])
+          yield* signInAs(window, "alice")
+          yield* consent(window)
+          assert.deepStrictEqual(yield* Fiber.join(fiber), { sub: "alice" })
+
+          const first = yield* tokens.get
+          yield* tokens.refresh(first)
+          assert.deepStrictEqual(yield* call, { sub: "alice" })
+          assert.deepStrictEqual(grants, ["authorization_code", "refresh_token"])
+
+          const last = yield* tokens.get
+          yield* tokens.revoke
+          const asked = yield* Effect.promise(() =>
+            fetch(`${issuer}/me`, { headers: { authorization: `Bearer ${Redacted.value(last.value)}` } })
+          )
+          assert.strictEqual(asked.status, 401)
+          const refreshed = yield* Effect.promise(() =>
+            fetch(`${issuer}/token`, {
+              method: "POST",
+              body: new URLSearchParams({
+                grant_type: "refresh_token",
+                client_id: "pushing",
+                refresh_token: Option.match(last.refreshToken, { onNone: () => "", onSome: Redacted.value })
+              })
+            }).then((response) => response.json())
+          )
+          assert.include(refreshed, { error: "invalid_grant" })
+        }))
+
+      it.scoped("a person signs in on another device, and the refresh token serves", () =>
+        Effect.gen(function*() {
+          const { clientId, grants, issuer } = yield* oidcProvider
+          const person = yield* makePerson
+          const shown = yield* Deferred.make<DeviceCodeGrant.DeviceCode>()
+          const { call, tokens } = yield* open(
+            issuer,
+            clientId,
+            DeviceCodeGrant.make({ scope: "openid offline_access", params: { prompt: "consent" } })
+          ).pipe(
+            Effect.provide(person.layer),
+            Effect.provideService(DeviceCodeGrant.DevicePrompt, {
+              show: (prompt) => Effect.asVoid(Deferred.succeed(shown, prompt))
+            })
+          )
+          const fiber = yield* Effect.fork(call)
+          const { verificationUri, verificationUriComplete } = yield* Deferred.await(shown)
+          const window = yield* person.visit(
+            new URL(Option.getOrElse(verificationUriComplete, () => verificationUri))
+          )
+          yield* confirmCode(window)
+          yield* signInAs(window, "alice")
+          yield* consent(window)
+          yield* signedInOnDevice(window)
+          assert.deepStrictEqual(yield* Fiber.join(fiber), { sub: "alice" })
+          yield* tokens.refresh(yield* tokens.get)
+          assert.deepStrictEqual(yield* call, { sub: "alice" })
+          assert.deepStrictEqual(grants, ["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"])
+        }), 30_000)
     })
 
     describe("the implicit grant", () => {
