@@ -6,6 +6,7 @@ import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Cause from "effect/Cause"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { isTokenError } from "../../TokenError.ts"
 import { makeRedact } from "../endpoint/redact.ts"
@@ -168,16 +169,21 @@ export const makeConceal = (
       : new HttpClientError.ResponseError({ ...why, reason: error.reason, response: showResponse(error.response) })
   }
 
+  const concealValue = (value: unknown): unknown =>
+    isSearched(value) ? conceal(value) : typeof value === "string" ? makeText()(value) : value
+
   // what is concealed keeps its type: a request stays a request, an error one of its class
-  return <A>(value: A): A =>
-    (isSearched(value) ? conceal(value) : typeof value === "string" ? makeText()(value) : value) as A
+  return <A>(value: A): A => Option.getOrElse(Option.liftThrowable(concealValue)(value), unreadable) as A
 }
+
+/** In place of a value that throws when it is looked at. */
+const unreadable = (): Error => new Error("<redacted>")
 
 /** The members of an object that a debugger shows; an error has its stack, a collection what it contains. */
 interface Members {
   readonly data: ReadonlyMap<PropertyKey, unknown>
   readonly values: ReadonlyArray<unknown>
-  /** Whether these are all members that it has. */
+  /** Whether these are all members that it has. What an accessor returns is not known. */
   readonly isWhole: boolean
 }
 
@@ -188,14 +194,16 @@ const membersOf = (value: object, limit: number): Members => {
     ? Array.from({ length: limit }, (_, index) => index)
     : Reflect.ownKeys(value)
   const data = new Map<PropertyKey, unknown>()
+  let hasAccessor = false
   for (const name of names.slice(0, limit)) {
     const member = Object.getOwnPropertyDescriptor(value, name)
     if (member !== undefined && "value" in member) data.set(name, member.value)
     else if (name === "stack" && value instanceof Error) data.set(name, value.stack)
+    else hasAccessor = true
   }
   const values = Array.from(data.values())
   const size = value instanceof Map || value instanceof Set ? value.size : 0
-  const isWhole = (Array.isArray(value) ? value.length : names.length) + size <= limit
+  const isWhole = !hasAccessor && (Array.isArray(value) ? value.length : names.length) + size <= limit
   if (isWhole && value instanceof Map) values.push(...value.keys(), ...value.values())
   if (isWhole && value instanceof Set) values.push(...value)
   return { data, values, isWhole }

@@ -112,6 +112,23 @@ describe("an error of a client below", () => {
     }
   })
 
+  it("shows nothing of an accessor, or of an object that throws when it is looked at", () => {
+    const accessor = Object.defineProperty(new TypeError("x"), "header", { get: () => token, enumerable: true })
+    const shown = conceal(accessor)
+    assert.instanceOf(shown, TypeError)
+    assert.strictEqual(shown.message, "x")
+    assert.isFalse("header" in shown)
+    const throwing = () => {
+      throw new Error(token)
+    }
+    for (const trap of ["ownKeys", "getPrototypeOf", "has", "getOwnPropertyDescriptor", "get"]) {
+      const hostile = new Proxy(new Error(token), { [trap]: throwing })
+      for (const value of [hostile, new Error("x", { cause: hostile })]) {
+        assert.notInclude(inspect(conceal(value), { depth: 9 }), token, trap)
+      }
+    }
+  })
+
   it("costs the same however its objects refer to each other", () => {
     const nodes: ReadonlyArray<Array<unknown>> = Array.from({ length: 900 }, () => [token])
     for (const node of nodes) node.push(...nodes)
