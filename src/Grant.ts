@@ -74,6 +74,8 @@ export interface Registration {
 export interface Target {
   readonly scope: ReadonlyArray<string>
   readonly resource: string
+  /** False after the first: the target is another authorization server, or more scope. Defaults to true. */
+  readonly isFirst?: boolean | undefined
 }
 
 /**
@@ -213,7 +215,14 @@ export const refreshToken = <R = never>(
     validate: Effect.zipRight(validate(options, refreshReserved), otherwise.validate ?? Effect.void),
     narrow: narrow === undefined
       ? undefined
-      : (target) => refreshToken(narrow(target), { ...options, scope: undefined, resource: target.resource }),
+      : (target) =>
+        refreshToken(narrow(target), {
+          ...options,
+          // it is not shown to another server, and does not widen a grant
+          initial: target.isFirst === false ? undefined : options.initial,
+          scope: undefined,
+          resource: target.resource
+        }),
     acquire: (previous) => {
       const spent = secretOf(previous, options.initial)
       return Option.isNone(spent) ? otherwise.acquire(previous) : pipe(

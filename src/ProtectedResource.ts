@@ -117,6 +117,7 @@ export const make = <R = never>(
       yield* Effect.scoped(Alf.make<R>({ ...pipeline, ...client, metadata: anyServer, grant }))
     }
 
+    let isFirst = true
     const open: Opener["open"] = (issuer, resource, scope) =>
       Effect.gen(function*() {
         const metadata = yield* Effect.retry(discoverServer(execute, { issuer }, timeout), schedule)
@@ -124,7 +125,7 @@ export const make = <R = never>(
         const client = yield* ClientRegistration.register(registration, metadata, description)
         const isLasting = signsIn && metadata.scopesSupported?.includes("offline_access") === true
         const asked = [...new Set([...scope, ...(isLasting ? ["offline_access"] : [])])]
-        const narrowed = grant.narrow?.({ scope: asked, resource: resource.resource }) ?? grant
+        const narrowed = grant.narrow?.({ scope: asked, resource: resource.resource, isFirst }) ?? grant
         const lifetime = yield* Scope.make()
         const { tokens } = yield* pipe(
           Alf.make<R>({ ...pipeline, ...client, metadata, grant: narrowed }),
@@ -134,6 +135,7 @@ export const make = <R = never>(
           )
         )
         const forget = ClientRegistration.forget(registration, metadata, description, client)
+        isFirst = false
         return { issuer: metadata.issuer, resource, scope, tokens, lifetime, forget }
       }).pipe(Effect.provide(context))
 

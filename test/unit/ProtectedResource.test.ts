@@ -546,6 +546,17 @@ describe("ProtectedResource", () => {
         assert.strictEqual(grants().at(-1), "refresh_token")
       }))
 
+    it.scoped("that are missing are asked for without the initial refresh token too", () =>
+      Effect.gen(function*() {
+        const world = makeWorld({ challenge: "Bearer scope=\"a\"" })
+        const grant = Grant.refreshToken(people, { initial: Redacted.make("initial"), scope: "a" })
+        const clients = yield* connect(world, { grant })
+        yield* get(clients)
+        world.world.demands = ["write"]
+        assert.strictEqual(yield* get(clients), 200)
+        assert.deepStrictEqual(world.tokenRequests().map((form) => form.get("refresh_token")), ["initial", null])
+      }))
+
     it.scoped("that are missing for a service: the 403 is the answer", () =>
       Effect.gen(function*() {
         const world = makeWorld({ challenge, demands: ["write"] })
