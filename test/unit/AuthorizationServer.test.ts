@@ -603,12 +603,19 @@ describe("a request to an endpoint", () => {
 
   it.effect("uses no response of a client below that followed a redirect", () =>
     Effect.gen(function*() {
-      const http = scripted(() => Object.defineProperty(goodToken("token"), "redirected", { value: true }))
+      const http = scripted(() =>
+        Object.defineProperties(goodToken("token"), {
+          redirected: { value: true },
+          url: { value: "https://login.test/a-secret?code=a-secret" }
+        })
+      )
       const error = yield* Effect.flip(
         Effect.flatMap(serverOf(http), (server) => server.request("token", params))
       )
       assert.instanceOf(error, TokenError.InvalidTokenResponse)
+      assert.include(error.message, "a redirect to https://login.test, ")
       assert.include(error.message, "followRedirects")
+      assert.notInclude(error.message, "a-secret")
       // the secret does not go there again
       assert.lengthOf(http.requests, 1)
     }))

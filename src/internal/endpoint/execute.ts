@@ -40,7 +40,10 @@ export const makeExecute: Effect.Effect<Execute, never, HttpClient.HttpClient> =
       // a client that turns statuses into errors makes no difference
       Effect.catchIf(isStatusError, (error) => Effect.succeed(error.response)),
       Effect.flatMap((response): Effect.Effect<RawResponse, Broken | HttpClientError.ResponseError> =>
-        wasRedirected(response) ? Effect.fail(redirected) : readTokenResponse(response)
+        Option.match(redirectOf(response), {
+          onSome: (url) => Effect.fail(redirected(url)),
+          onNone: () => readTokenResponse(response)
+        })
       ),
       Effect.provideService(FetchHttpClient.RequestInit, { ...built, redirect: "manual" }),
       Effect.locally(HttpClient.currentTracerPropagation, false),
@@ -55,18 +58,25 @@ const withUserAgent = (request: HttpClientRequest.HttpClientRequest): HttpClient
 
 const isBrowser = (): boolean => globalThis.navigator?.userAgent?.startsWith("Mozilla/") === true
 
-const redirected: Broken = {
+/** A path may hold what was sent, so the origin is all that is shown. */
+const redirected = (url: string): Broken => ({
   _tag: "Broken",
-  description: "The HttpClient below followed a redirect, so the response was not used: put followRedirects above",
+  description: `The HttpClient below followed a redirect${URL.canParse(url) ? ` to ${new URL(url).origin}` : ""}, ` +
+    "so the response was not used: put followRedirects above, and configure the right URL",
   isUnsent: false,
   isFinal: true
-}
+})
 
-/** The response of fetch is within one that ends the request when its body is not read. */
-const wasRedirected = (response: object): boolean => {
-  if ("source" in response) return response.source instanceof Response && response.source.redirected
-  return "original" in response && typeof response.original === "object" && response.original !== null &&
-    wasRedirected(response.original)
+/** Where a redirect led that was followed. The response of fetch is within one that ends the request when it is not read. */
+const redirectOf = (response: object): Option.Option<string> => {
+  if ("source" in response) {
+    return response.source instanceof Response && response.source.redirected
+      ? Option.some(response.source.url)
+      : Option.none()
+  }
+  return "original" in response && typeof response.original === "object" && response.original !== null
+    ? redirectOf(response.original)
+    : Option.none()
 }
 
 const isStatusError = (error: HttpClientError.HttpClientError | Broken): error is HttpClientError.ResponseError =>
