@@ -121,12 +121,17 @@ export const insecureEndpoint = (
     (aliases.some((url) => isInsecure(url)) ? "an endpoint of mtlsEndpointAliases" : undefined)
 }
 
-/** Aliases after these are ignored: no server has so many endpoints. */
+/** Aliases after these are ignored: no server has so many endpoints, … */
 const maxAliases = 100
+
+/** … or one with a longer name, in characters. */
+const maxAliasName = 100
 
 const aliasesOf = (value: unknown): Readonly<Record<string, string>> | undefined =>
   typeof value !== "object" || value === null ? undefined : Object.fromEntries(
-    Object.entries(value).slice(0, maxAliases).flatMap(([name, url]) => isText(url) ? [[camelCase(name), url]] : [])
+    Object.entries(value).slice(0, maxAliases).flatMap(([name, url]) =>
+      isText(url) && name.length <= maxAliasName ? [[camelCase(name), url]] : []
+    )
   )
 
 const camelCase = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
