@@ -135,6 +135,8 @@ type Handle = Waiting.Waiting<AccessToken, TokenError>
 
 type TokenFlight = TokenState.Flight<Handle>
 
+const usualTimeout = Duration.seconds(10)
+
 /** A token request that spends something is not awaited for longer than this at the end. */
 const longestFarewell = Duration.seconds(5)
 
@@ -150,10 +152,10 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
   Effect.gen(function*() {
     const { grant } = options
     const windows = yield* decodeWindows(options)
-    const farewell = Duration.min(
-      yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? "10 seconds"),
-      longestFarewell
-    )
+    const tokenTimeout = yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? usualTimeout)
+    const farewell = Duration.min(tokenTimeout, longestFarewell)
+    // whoever allows more than usual has a slow token endpoint, whose response is worth waiting for
+    const patience = Duration.toMillis(Duration.greaterThan(tokenTimeout, usualTimeout) ? tokenTimeout : farewell)
     const runtime = withoutSpan(yield* Effect.runtime<AuthorizationServer | TokenEndpoint | R>())
     const clock = yield* Effect.clock
     const now = () => clock.unsafeCurrentTimeMillis()
@@ -218,7 +220,7 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
     const ending = ({ reason }: TokenFlight, mine: Running.Running): Effect.Effect<never> => {
       const overdue = Running.overdue(mine, windows.flightTimeout, now)
       return reason === "expiring"
-        ? Effect.raceFirst(overdue, Running.unattended(mine, () => lastUsed, now))
+        ? Effect.raceFirst(overdue, Running.unattended(mine, patience, () => lastUsed, now))
         : overdue
     }
 

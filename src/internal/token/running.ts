@@ -38,25 +38,23 @@ export const overdue = (running: Running, grace: Duration.Duration, now: () => n
     return Effect.zipRight(Effect.sleep(Duration.millis(left > 0 ? left : 1_000)), overdue(running, grace, now))
   })
 
-/** How long a renewal goes on that nobody waits for, after the service was used last; milliseconds. */
-const unattendedFor = 5_000
-
 /**
- * Ends by an interruption when nobody has used the service for a while: a renewal that hangs does not keep a program from
- * ending that has done its work. What has been spent is awaited.
+ * Ends by an interruption when nobody has used the service for so many milliseconds: a renewal that hangs does not keep a
+ * program from ending that has done its work. What has been spent is awaited.
  */
 export const unattended = (
   running: Running,
+  patience: number,
   lastUsed: () => number,
   now: () => number
 ): Effect.Effect<never> =>
   Effect.suspend(() => {
-    const left = lastUsed() + unattendedFor - now()
+    const left = lastUsed() + patience - now()
     const isAlone = !running.isSpending && running.handle.callers.size === 0
     if (left <= 0 && isAlone) return Effect.interrupt
     // a clock that was set back does not make it longer
-    const pause = Duration.millis(left > 0 ? Math.min(left, unattendedFor) : 1_000)
-    return Effect.zipRight(Effect.sleep(pause), unattended(running, lastUsed, now))
+    const pause = Duration.millis(left > 0 ? Math.min(left, patience) : 1_000)
+    return Effect.zipRight(Effect.sleep(pause), unattended(running, patience, lastUsed, now))
   })
 
 /** Where a flight ends without a sound when the request that started it does, those that are long overdue have ended. */
