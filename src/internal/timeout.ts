@@ -1,6 +1,8 @@
 /** A timeout that nothing can outlast. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import { dual } from "effect/Function"
 
 /**
@@ -20,12 +22,34 @@ export const hardTimeout: {
 } = dual(
   3,
   <A, E, R, E2>(effect: Effect.Effect<A, E, R>, duration: Duration.Duration, onTimeout: () => E2) =>
-    Effect.raceFirst(
-      Effect.flatten(Effect.interruptible(Effect.disconnect(Effect.exit(effect)))),
-      Effect.zipRight(timer(duration), Effect.suspend(() => Effect.fail(onTimeout())))
+    Effect.uninterruptibleMask((restore) =>
+      Effect.zipWith(
+        Effect.forkDaemon(Effect.interruptible(Effect.exit(effect))),
+        Effect.forkDaemon(timer(duration)),
+        (running, time) =>
+          restore(Effect.async<A, E | E2>((resume) => {
+            const leave = () => {
+              running.unsafeInterruptAsFork(FiberId.none)
+              time.unsafeInterruptAsFork(FiberId.none)
+            }
+            running.addObserver((exit) => {
+              resume(Exit.flatten(exit))
+              leave()
+            })
+            time.addObserver(() => {
+              resume(Effect.suspend(() => Effect.fail(onTimeout())))
+              leave()
+            })
+            return Effect.sync(leave)
+          }))
+      ).pipe(Effect.flatten)
     )
 )
 
-/** Twenty short sleeps: a process that got no time to run sees the result before the timeout. */
-const timer = (duration: Duration.Duration): Effect.Effect<void> =>
-  Effect.interruptible(Effect.asVoid(Effect.repeatN(Effect.sleep(Duration.times(duration, 0.05)), 19)))
+/** The end comes in short sleeps: a process that got no time to run sees the result before the timeout. */
+const timer = (duration: Duration.Duration): Effect.Effect<void> => {
+  const short = Effect.sleep(Duration.times(duration, 0.05))
+  return Effect.interruptible(
+    Effect.zipRight(Effect.sleep(Duration.times(duration, 0.9)), Effect.zipRight(short, short))
+  )
+}
