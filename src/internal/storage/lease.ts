@@ -5,10 +5,10 @@ import type * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
 import type { ConfigurationError } from "../../TokenError.ts"
 import { degradedStorage } from "../log.ts"
 import { finiteDuration } from "../options.ts"
+import { sleepAbout, withPolitePause } from "../politePause.ts"
 import { hardTimeout } from "../timeout.ts"
 import { makeLocalMutex } from "./localMutex.ts"
 import { randomName } from "../random.ts"
@@ -44,22 +44,24 @@ export const makeLeased = (lease: Lease): Exclusive => {
         // the store may have given the lease, or may still give it, to a caller that has left
         const giveBack = Effect.zipRight(Fiber.await(sent), send(() => lease.release(key, owner)))
         return pipe(
-          restore(response(sent)),
+          withPolitePause(restore(response(sent)), pause),
           Effect.onInterrupt(() => Effect.forkDaemon(giveBack)),
-          Effect.flatMap(Option.match({
-            onNone: () =>
-              Effect.zipRight(
-                Effect.forkDaemon(giveBack),
-                Effect.sync(() => {
-                  failures++
-                  return false
-                })
-              ),
-            onSome: (isTaken) =>
-              isTaken
-                ? Effect.succeed(true)
-                : Effect.zipRight(restore(sleepAbout(pause)), attempt(Math.min(2 * pause, longestPause)))
-          }))
+          Effect.flatMap(([isTaken, polite]) =>
+            Option.match(isTaken, {
+              onNone: () =>
+                Effect.zipRight(
+                  Effect.forkDaemon(giveBack),
+                  Effect.sync(() => {
+                    failures++
+                    return false
+                  })
+                ),
+              onSome: (isTaken) =>
+                isTaken
+                  ? Effect.succeed(true)
+                  : Effect.zipRight(restore(sleepAbout(polite)), attempt(Math.min(2 * pause, longestPause)))
+            })
+          )
         )
       })
     return attempt(firstPause)
@@ -137,6 +139,3 @@ const ask = <A>(step: () => Effect.Effect<A, string>): Effect.Effect<Option.Opti
   )
 
 const warn = (description: string): Effect.Effect<void> => degradedStorage("TokenStorage", "exclusive", description)
-
-const sleepAbout = (millis: number): Effect.Effect<void> =>
-  Effect.flatMap(Random.nextIntBetween(0.75 * millis, 1.25 * millis), Effect.sleep)

@@ -1,13 +1,12 @@
 /** One fetch for all who share a storage: look there, enter the exclusive section, look again, run the grant, store. */
 import * as Cause from "effect/Cause"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as Schedule from "effect/Schedule"
 import { AccessToken, isHeaderSafe, isSame, timeToLive } from "../../AccessToken.ts"
 import { InvalidTokenResponse, type TokenError, TokenRequestError } from "../../TokenError.ts"
+import { sleepAbout, withPolitePause } from "../politePause.ts"
 import type { GuardedStorage } from "./guardedStorage.ts"
 import * as TokenState from "./state.ts"
 
@@ -21,16 +20,9 @@ export interface SharedFetch<F, R> {
   readonly epoch: number
 }
 
-/**
- * How often a process that waits for another one looks at the storage; pauses of whole milliseconds. It waits as long as
- * the other one renews its lease.
- */
-const polling = pipe(
-  Schedule.exponential("50 millis", 1.5),
-  Schedule.either(Schedule.spaced("1 second")),
-  Schedule.jittered,
-  Schedule.modifyDelay((_, pause) => Duration.millis(Math.ceil(Duration.toMillis(pause))))
-)
+/** The pauses between two looks at what another process has stored, in milliseconds; each is jittered. */
+const firstPause = 50
+const longestPause = 1_000
 
 export const fetchShared = <F, R>(options: SharedFetch<F, R>): Effect.Effect<AccessToken, TokenError, R> =>
   Effect.flatMap(Effect.zip(options.state, replacement(options)), ([{ held }, found]) => {
@@ -40,14 +32,14 @@ export const fetchShared = <F, R>(options: SharedFetch<F, R>): Effect.Effect<Acc
       isEntered = true
       return fetch(options, held?.token)
     }))
-    const watch = pipe(
-      Effect.suspend(() => isEntered ? Effect.never : Effect.flatten(replacement(options))),
-      Effect.retry(polling),
-      Effect.delay("50 millis"),
-      Effect.flatMap((other) => isEntered ? Effect.never : Effect.succeed(other)),
-      Effect.catchAll(() => Effect.never)
-    )
-    return Effect.raceFirst(section, watch)
+    // it waits as long as the other one renews its lease
+    const watch = (pause: number): Effect.Effect<AccessToken> =>
+      Effect.flatMap(sleepAbout(pause), () =>
+        isEntered ? Effect.never : Effect.flatMap(
+          withPolitePause(replacement(options), Math.min(1.5 * pause, longestPause)),
+          ([other, next]) => isEntered ? Effect.never : Option.isSome(other) ? Effect.succeed(other.value) : watch(next)
+        ))
+    return Effect.raceFirst(section, watch(firstPause))
   })
 
 const fetch = <F, R>(
