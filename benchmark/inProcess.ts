@@ -28,7 +28,7 @@ const answerOf = (request: HttpClientRequest.HttpClientRequest) =>
     : okay
 
 /** A transport of one flatMap. */
-const flatMapStub: HttpClient.HttpClient = HttpClient.makeWith(
+export const flatMapStub: HttpClient.HttpClient = HttpClient.makeWith(
   Effect.flatMap((request: HttpClientRequest.HttpClientRequest) => Effect.succeed(answerOf(request))),
   Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
 )

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { cpus } from "node:os"
 import * as InProcess from "./inProcess.ts"
 import type { Quartiles } from "./measure.ts"
+import * as Pools from "./pools.ts"
 import { peers, proofs } from "./peers.mjs"
 import * as Sockets from "./sockets.ts"
 import { dropIn, transports, typed, withProofs } from "./subjects.ts"
@@ -156,6 +157,19 @@ for (const subject of transports) {
   ])
 }
 table(["layer", "one", "64", "large"], layers)
+
+print("## Pools")
+print()
+const pool = await Pools.size()
+const bounded = await Pools.bounded()
+const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MB`
+table(["what", "measured"], [
+  [`a request of a pool that holds ${pool.keys} keys, against one that holds 10`, spread(pool.ratio)],
+  [`each idle key of ${pool.keys}`, `${pool.bytes.toFixed(0)} bytes`],
+  [`heap of a pool that holds ${bounded.capacity} keys`, megabytes(bounded.full)],
+  [`… after it has seen ${pool.keys} keys`, megabytes(bounded.seen)],
+  [`… after it has served ${bounded.active} of them ten times`, megabytes(bounded.served)]
+])
 
 print("## The rest")
 print()
