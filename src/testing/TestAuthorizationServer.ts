@@ -140,7 +140,10 @@ export interface Options {
   readonly scopes?: ReadonlyArray<string> | undefined
   /** How long a token lives. With Infinity it does not expire, and responses have no `expires_in`. Defaults to 1 hour. */
   readonly expiresIn?: Duration.DurationInput | undefined
-  /** Whether each token comes with a refresh token, which serves once (RFC 9700 §4.14.2). Defaults to false. */
+  /**
+   * Whether each token comes with a refresh token, which serves once: used twice, it ends all tokens that came of its grant
+   * (RFC 9700 §4.14.2). Defaults to false.
+   */
   readonly refreshTokens?: boolean | undefined
 }
 
@@ -172,6 +175,11 @@ const malformed = {
 }
 
 /** For whom, and what for, something was issued. */
+/** A token, and what it was issued for: all tokens that came of one grant are a family. */
+interface Issued extends Permission {
+  readonly family: number
+}
+
 interface Permission {
   readonly clientId: string
   readonly scope: string
@@ -252,9 +260,10 @@ const make = (options: Options): Context.Context<HttpClient.HttpClient | TestAut
   const { dpop = "optional" } = options
   const secrets = new Map(options.clients?.map(({ id, secret }) => [id, secret]))
   const keys = new Map(options.clients?.map(({ id, keys = [] }) => [id, keys]))
-  /** When each ends, and the key that it is bound to. */
-  const accessTokens = new Map<string, { readonly end: number; readonly key: string | undefined }>()
-  const refreshTokens = new Map<string, Permission>()
+  const accessTokens = new Map<string, Issued & { readonly end: number }>()
+  const refreshTokens = new Map<string, Issued>()
+  /** The refresh tokens and codes that were used, and the family of what they were used for. */
+  const spent = new Map<string, number>()
   const codes = new Map<string, Code>()
   const deviceCodes = new Map<string, DeviceCode>()
   const usedIds = new Set<string>()
@@ -266,10 +275,25 @@ const make = (options: Options): Context.Context<HttpClient.HttpClient | TestAut
   let coded = 0
   let nonce = 1
 
-  const issue = (permission: Permission, now: number, scope = permission.scope, more: object = {}) => {
+  /** Ends all tokens of a family: whoever uses a refresh token or a code twice may have stolen it (RFC 9700 §4.14.2). */
+  const endFamily = (family: number | undefined) => {
+    for (const tokens of [accessTokens, refreshTokens]) {
+      for (const [name, token] of tokens) {
+        if (token.family === family) tokens.delete(name)
+      }
+    }
+  }
+
+  const issue = (
+    { family, ...permission }: Permission & { readonly family?: number },
+    now: number,
+    scope = permission.scope,
+    more: object = {}
+  ) => {
     const id = ++issued
-    accessTokens.set(`token-${id}`, { end: now + expiresIn, key: permission.key })
-    if (options.refreshTokens === true) refreshTokens.set(`refresh-${id}`, permission)
+    const token = { ...permission, family: family ?? id }
+    accessTokens.set(`token-${id}`, { ...token, end: now + expiresIn })
+    if (options.refreshTokens === true) refreshTokens.set(`refresh-${id}`, token)
     return {
       access_token: `token-${id}`,
       token_type: permission.key === undefined ? "Bearer" : "DPoP",
@@ -385,7 +409,7 @@ const make = (options: Options): Context.Context<HttpClient.HttpClient | TestAut
       if ("refusal" in proof) return proof.refusal
       const { key } = proof
       const scope = form.get("scope") ?? ""
-      const give = (permission: Permission, asked?: string, more?: object) =>
+      const give = (permission: Permission & { readonly family?: number }, asked?: string, more?: object) =>
         respond(200, issue({ ...permission, key }, now, asked, more), nonceHeader())
       switch (form.get("grant_type")) {
         case null:
@@ -396,19 +420,24 @@ const make = (options: Options): Context.Context<HttpClient.HttpClient | TestAut
           const name = form.get("refresh_token") ?? ""
           const permission = refreshTokens.get(name)
           const isGood = permission?.clientId === clientId && (permission.key === undefined || permission.key === key)
+          if (spent.has(name)) endFamily(spent.get(name))
           if (permission === undefined || !isGood) return refuse("invalid_grant", "the refresh token is not good")
           const allowed = scopes(permission.scope)
           if (!scopes(scope).every((one) => allowed.includes(one))) return refuse("invalid_scope")
           refreshTokens.delete(name)
+          spent.set(name, permission.family)
           return give(permission, scope === "" ? permission.scope : scope)
         }
         case "authorization_code": {
           const name = form.get("code") ?? ""
           const code = codes.get(name)
           codes.delete(name)
+          if (spent.has(name)) endFamily(spent.get(name))
           const isGood = code?.clientId === clientId && code.redirectUri === form.get("redirect_uri") &&
             code.challenge === Jwt.hash(form.get("code_verifier") ?? "")
-          return isGood ? give(code) : refuse("invalid_grant", "the code is not good")
+          if (!isGood) return refuse("invalid_grant", "the code is not good")
+          spent.set(name, issued + 1)
+          return give(code)
         }
         case grantTypes.device: {
           const code = poll(form.get("device_code") ?? "", clientId, now)
@@ -469,8 +498,10 @@ const make = (options: Options): Context.Context<HttpClient.HttpClient | TestAut
       if (typeof clientId !== "string") return clientId
       const token = form.get("token")
       if (token === null) return refuse("invalid_request", "token is missing")
-      accessTokens.delete(token)
-      if (refreshTokens.get(token)?.clientId === clientId) refreshTokens.delete(token)
+      // a client revokes its own tokens, and with a refresh token all that came of it (RFC 7009 §2.1)
+      if (accessTokens.get(token)?.clientId === clientId) accessTokens.delete(token)
+      const refreshToken = refreshTokens.get(token)
+      if (refreshToken?.clientId === clientId) endFamily(refreshToken.family)
       return respond(200)
     })
   }

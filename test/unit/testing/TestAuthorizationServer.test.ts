@@ -278,8 +278,6 @@ describe("the token endpoint", () => {
 
       const refresh = (params: Record<string, string>) =>
         Effect.flatMap(ask({ grant_type: "refresh_token", client_id: "anyone", ...params }), json)
-      const used = yield* refresh({ refresh_token: "refresh-1" })
-      assert.deepInclude(used.body, { error: "invalid_grant" })
       const stolen = yield* refresh({ refresh_token: "refresh-2", client_id: "another" })
       assert.deepInclude(stolen.body, { error: "invalid_grant" })
       const wider = yield* refresh({ refresh_token: "refresh-2", scope: "read admin" })
@@ -288,6 +286,14 @@ describe("the token endpoint", () => {
       assert.deepInclude(narrower.body, { scope: "read" })
       const again = yield* refresh({ refresh_token: "refresh-3" })
       assert.deepInclude(again.body, { scope: "read write" })
+
+      // whoever uses one twice may have stolen it: nothing that came of the grant is good any more
+      yield* acquire(grant)
+      const used = yield* refresh({ refresh_token: "refresh-1" })
+      assert.deepInclude(used.body, { error: "invalid_grant" })
+      assert.deepInclude((yield* refresh({ refresh_token: "refresh-4" })).body, { error: "invalid_grant" })
+      assert.strictEqual((yield* call("token-4")).status, 401)
+      assert.strictEqual((yield* call("token-5")).status, 200)
     }).pipe(Effect.provide(Layer.provideMerge(endpoint(), TestAuthorizationServer.layer({ refreshTokens: true })))))
 })
 
@@ -322,7 +328,10 @@ describe("authorize", () => {
         expires_in: 3600,
         scope: "read"
       })
+      assert.strictEqual((yield* call("token-1")).status, 200)
       assert.strictEqual((yield* ask(good)).status, 400)
+      // and takes back what it gave for it (RFC 6749 §4.1.2)
+      assert.strictEqual((yield* call("token-1")).status, 401)
     }).pipe(Effect.provide(TestAuthorizationServer.layer())))
 
   for (
