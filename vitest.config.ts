@@ -3,6 +3,9 @@ import { defineConfig } from "vitest/config"
 
 const src = fileURLToPath(new URL("./src", import.meta.url))
 
+/** What runs programs in processes of their own, and watches no time. */
+const programs = ["test/integration/{docs.test.ts,runtimes/**,mcp/*.test.ts,node/examples.test.ts}"]
+
 export default defineConfig({
   resolve: {
     alias: [
@@ -30,8 +33,13 @@ export default defineConfig({
       },
       {
         extends: true,
-        // servers, processes, browsers and runtimes: these tests watch the time, so one file runs after another
-        test: { name: "integration", include: ["test/integration/**/*.test.ts"], pool: "forks" }
+        // servers, processes and browsers: these tests watch the time, so one file runs after another
+        test: { name: "integration", include: ["test/integration/**/*.test.ts"], exclude: programs, pool: "forks" }
+      },
+      {
+        extends: true,
+        // another pool, so that they run beside the others, one file after another too
+        test: { name: "programs", include: programs, pool: "threads" }
       },
       {
         extends: true,
