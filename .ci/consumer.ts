@@ -115,6 +115,22 @@ const main = Effect.gen(function*() {
   }
   yield* Console.log("the README's first program runs in a CommonJS folder")
 
+  // today's versions of what tests and programs have beside it
+  const latest = path.join(project, "latest")
+  yield* fs.makeDirectory(latest)
+  yield* fs.writeFileString(path.join(latest, "package.json"), JSON.stringify({ type: "module", private: true }))
+  const beside = ["vitest", "open", "ioredis", "jose", "memjs"].map((name) => `${name}@latest`)
+  yield* execute(
+    "npm",
+    ["install", tarball, "effect@3", "@effect/platform@0.97", "@effect/platform-node@0.108", ...beside],
+    latest
+  )
+  yield* execute(process.execPath, [
+    "-e",
+    all.filter((name) => !name.endsWith("Sql")).map((name) => `require("${name}")`).join(";")
+  ], latest)
+  yield* Console.log(`it installs and loads beside ${beside.join(", ")}`)
+
   const isForNode = (name: string) => /\/node|\/TokenStorage\/(?:Redis|Memcached|Sql)/.test(name)
   for (const [platform, format] of [["node", "esm"], ["node", "cjs"], ["browser", "esm"]] as const) {
     const names = platform === "browser" ? all.filter((name) => !isForNode(name)) : all
@@ -126,8 +142,6 @@ const main = Effect.gen(function*() {
           write: false,
           platform,
           format,
-          // imported by Browser.layer only, where it is installed
-          external: ["open"],
           logLevel: "silent"
         }),
       catch: (error) => new Failure({ message: `esbuild for ${platform}, ${format}: ${String(error)}` })

@@ -37,8 +37,11 @@ export const layer: Layer.Layer<Browser> = Layer.succeed(Browser, {
     Effect.zipRight(
       print(url),
       Effect.catchAll(
-        // imported here, so that programs that only print the URL do without the package
-        Effect.tryPromise(() => import("open").then(({ default: open }) => open(url.toString()))),
+        // imported here, so that programs that only print the URL do without the package; with a handler of its failure
+        // bundlers do without it too
+        Effect.tryPromise(() =>
+          import("open").then(({ default: open }) => open(url.toString()), (missing) => Promise.reject(missing))
+        ),
         () => Console.error("No browser could be opened (is the package \"open\" installed?): open the URL yourself")
       )
     )
