@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config"
 const src = fileURLToPath(new URL("./src", import.meta.url))
 
 /** What runs programs in processes of their own, and watches no time. */
-const programs = ["test/integration/{docs.test.ts,runtimes/**,mcp/*.test.ts,node/examples.test.ts}"]
+const programs = ["test/integration/{docs.test.ts,leaks/*.test.ts,runtimes/**,mcp/*.test.ts,node/examples.test.ts}"]
 
 export default defineConfig({
   resolve: {
