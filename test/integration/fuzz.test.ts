@@ -130,6 +130,19 @@ const text: fc.Arbitrary<(sent: string) => string> = fc.oneof(
   }
 )
 
+/** A megabyte of what parsers are slow at. */
+const slow: fc.Arbitrary<(sent: string) => string> = fc.constantFrom(
+  "[",
+  "{\"a\":",
+  "{},",
+  "[],",
+  "1e-300,",
+  "[[[[[]]]]],"
+).map((part) => {
+  const all = `{"a":[${part.repeat(1024 * 1024 / part.length - 10)}`
+  return () => all
+})
+
 /** Some are far too large, in a compressed form too. */
 const size = fc.oneof({ weight: 200, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.constant(1_500_000) })
 
@@ -147,7 +160,7 @@ const body: fc.Arbitrary<{ readonly encoding: string | undefined; readonly body:
     "nonsense"
   ),
   fc.boolean(),
-  text,
+  fc.oneof({ weight: 300, arbitrary: text }, { weight: 1, arbitrary: slow }),
   size
 ).map(([encoding, isTrue, text, padding]) => ({
   encoding,

@@ -8,9 +8,8 @@ import { DiscoveryError } from "../../TokenError.ts"
 import { isLoopback } from "../options.ts"
 import { hardTimeout } from "../timeout.ts"
 import type { Execute } from "./execute.ts"
-import { parseMembers, type RawResponse } from "./readTokenResponse.ts"
-
-export type Members = Readonly<Record<string, unknown>>
+import { type Members, parseMembers } from "./parseMembers.ts"
+import type { RawResponse } from "./readTokenResponse.ts"
 
 const defaultTimeout = Duration.seconds(10)
 

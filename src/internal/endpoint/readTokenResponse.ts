@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { InvalidTokenResponse, TokenErrorResponse } from "../../TokenError.ts"
 import { inflate, isCompressed } from "./inflate.ts"
+import { isObject, type Members, parseMembers } from "./parseMembers.ts"
 import { redact, tokenValues, truncate } from "./redact.ts"
 
 /** No more of a response is read than this, in bytes. */
@@ -133,8 +134,6 @@ export interface DecodeOptions {
 
 export type MapTokenResponse = (members: Members) => Members
 
-type Members = Readonly<Record<string, unknown>>
-
 /** The members of a successful response, or the error that a response is. */
 export const decodeMembers = (
   response: RawResponse,
@@ -225,23 +224,6 @@ const isErrorCode = (u: unknown): u is string =>
   u === "invalid_target" || u === "unauthorized_client" || u === "unsupported_grant_type" || u === "access_denied" ||
   u === "server_error" || u === "temporarily_unavailable" || u === "authorization_pending" || u === "slow_down" ||
   u === "expired_token" || u === "use_dpop_nonce" || u === "invalid_dpop_proof"
-
-const isObject = (value: unknown): value is Members =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-
-/** A longer text is not read as a form, in characters: it takes long to take apart. */
-const maxForm = 128 * 1024
-
-/** A JSON object, or a form that holds a token: nothing but the alphabet of forms. */
-export const parseMembers = (text: string): Option.Option<Members> => {
-  const trimmed = text.trim()
-  // brackets inside brackets, a megabyte of them, are slow to parse
-  return trimmed.startsWith("{")
-    ? Option.filter(Option.liftThrowable((text: string): unknown => JSON.parse(text))(trimmed), isObject)
-    : trimmed.length <= maxForm && /^[\w.~*%+&=-]+$/.test(trimmed) && /(?:^|&)access_token=/.test(trimmed)
-    ? Option.some(Object.fromEntries(new URLSearchParams(trimmed)))
-    : Option.none()
-}
 
 /** Seconds or a date (RFC 9110 §10.2.3). */
 const parseRetryAfter = (value: string | undefined, now: number): Duration.Duration | undefined => {

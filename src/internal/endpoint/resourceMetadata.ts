@@ -8,8 +8,9 @@ import * as Schema from "effect/Schema"
 import { DiscoveryError } from "../../TokenError.ts"
 import { challengeParam } from "../http/challenges.ts"
 import { endpointUrl } from "../options.ts"
-import { defined, fetchDocument, insertedUrl, isSecure, type Members, reader, shownUrl } from "./discovery.ts"
+import { defined, fetchDocument, insertedUrl, isSecure, reader, shownUrl } from "./discovery.ts"
 import { type Execute, makeExecute } from "./execute.ts"
+import type { Members } from "./parseMembers.ts"
 
 /**
  * What a protected resource says of itself (RFC 9728 §2), with names in camel case.

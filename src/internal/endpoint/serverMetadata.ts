@@ -15,11 +15,11 @@ import {
   invalidDocument,
   isSecure,
   isText,
-  type Members,
   reader,
   shownUrl
 } from "./discovery.ts"
 import { type Execute, makeExecute } from "./execute.ts"
+import type { Members } from "./parseMembers.ts"
 
 /**
  * What an authorization server says of itself (RFC 8414 §2), with names in camel case.

@@ -1,11 +1,10 @@
 /** The token endpoint's answers, read and decoded. */
 import { Headers, HttpClientRequest, HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Either, Option } from "effect"
+import { Duration, Effect, Either } from "effect"
 import {
   decodeMembers,
   type MapTokenResponse,
-  parseMembers,
   type RawResponse,
   readTokenResponse
 } from "../../../src/internal/endpoint/readTokenResponse.ts"
@@ -42,21 +41,6 @@ const invalid = (...args: Parameters<typeof decode>) => {
   if (error._tag !== "InvalidTokenResponse") throw error
   return error.issue
 }
-
-describe("parseMembers", () => {
-  it("reads a form of up to 128 KiB, and no longer one, which takes long to take apart", () => {
-    const form = (length: number) => "access_token=abc".padEnd(length, "&a=1")
-    assert.isTrue(Option.isSome(parseMembers(form(128 * 1024))))
-    assert.isTrue(Option.isNone(parseMembers(form(128 * 1024 + 1))))
-  })
-
-  it("does not parse what is not an object", () => {
-    for (const text of ["[".repeat(1024 * 1024), "[]", "null", "1", "", " ", "\"a\""]) {
-      assert.isTrue(Option.isNone(parseMembers(text)))
-    }
-    assert.isTrue(Option.isSome(parseMembers(" \n{} ")))
-  })
-})
 
 describe("decodeMembers", () => {
   const registered = [
