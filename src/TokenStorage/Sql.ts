@@ -86,7 +86,9 @@ const create = (sql: SqlClient, table: string): Effect.Effect<void, SqlError> =>
   const createIndex = sql`CREATE INDEX IF NOT EXISTS ${sql(`${table}_expires_at`)} ON ${sql(table)} (expires_at)`
   // an index of MySQL has no IF NOT EXISTS, and the table is small
   const hasIndex = sql.onDialectOrElse({ mysql: () => false, orElse: () => true })
-  return Effect.flatMap(createTable, () => hasIndex ? Effect.asVoid(createIndex) : Effect.void)
+  // of several that create it at once, PostgreSQL lets one through and fails the others: by then it is there
+  const create = (statement: Effect.Effect<unknown, SqlError>) => Effect.asVoid(Effect.retry(statement, { times: 2 }))
+  return Effect.zipRight(create(createTable), hasIndex ? create(createIndex) : Effect.void)
 }
 
 /** The longest key, in characters: that of the column. */

@@ -115,6 +115,21 @@ const tests = (name: string, database: () => Layer.Layer<SqlClient.SqlClient, un
         assert.isAtMost(Duration.toMillis(waited), 5000)
       }))
 
+    it.scopedLive("is created by many at once", () =>
+      Effect.gen(function*() {
+        const connections = yield* Effect.all(Array.from({ length: 8 }, () => Layer.build(Layer.fresh(database()))))
+        for (const table of Array.from({ length: 10 }, (_, n) => `created_${n}`)) {
+          yield* Effect.forEach(
+            connections,
+            (connection) =>
+              Layer.build(Layer.fresh(TokenStorageSql.layer({ createTable: true, table }))).pipe(
+                Effect.provide(connection)
+              ),
+            { concurrency: "unbounded" }
+          )
+        }
+      }))
+
     it.scopedLive("a table that is not there counts as empty, and quotes nothing", () =>
       Effect.gen(function*() {
         const { get } = yield* Effect.map(
