@@ -11,7 +11,6 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { pipe } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -216,7 +215,7 @@ export const makeWithSend = (options: Options): Effect.Effect<
 > =>
   Effect.gen(function*() {
     const execute = yield* makeExecute
-    const schedule = yield* retrySchedule(options.tokenRetry ?? {})
+    const schedule = yield* retrySchedule(options.tokenRetry)
     const timeout = yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? "10 seconds")
     yield* checkClient(options)
     const configured = yield* configuredServer(options)
@@ -224,7 +223,7 @@ export const makeWithSend = (options: Options): Effect.Effect<
     yield* checkAuthentication(options, configured)
 
     const metadata = configured._tag === "Known" ? Effect.succeed(configured.metadata) : yield* keepFresh(
-      pipe(discoverWith(execute, configured, timeout), Effect.retry(schedule)),
+      Effect.suspend(() => Effect.retry(discoverWith(execute, configured, timeout), schedule())),
       sharesFetches(options.sharedFetch)
     )
     const request = makeAuthenticatedRequest({

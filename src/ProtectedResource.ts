@@ -91,7 +91,7 @@ export const make = <R = never>(
   Effect.gen(function*() {
     const url = yield* endpointUrl("resource", options.resource)
     const cooldown = yield* anyDuration("refusalCooldown", options.refusalCooldown ?? "1 second")
-    const schedule = yield* retrySchedule(options.tokenRetry ?? {})
+    const schedule = yield* retrySchedule(options.tokenRetry)
     const timeout = yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? "10 seconds")
     if (options.grant !== undefined && options.params !== undefined) {
       return yield* issue("params is given beside grant, which would ignore it: give params to the grant")
@@ -120,7 +120,7 @@ export const make = <R = never>(
     let isFirst = true
     const open: Opener["open"] = (issuer, resource, scope) =>
       Effect.gen(function*() {
-        const metadata = yield* Effect.retry(discoverServer(execute, { issuer }, timeout), schedule)
+        const metadata = yield* Effect.retry(discoverServer(execute, { issuer }, timeout), schedule())
         const registration = yield* choose(metadata)
         const client = yield* ClientRegistration.register(registration, metadata, description)
         const isLasting = signsIn && metadata.scopesSupported?.includes("offline_access") === true
@@ -144,7 +144,8 @@ export const make = <R = never>(
       signsIn,
       open,
       cooldown: Duration.toMillis(cooldown),
-      discover: (challenge) => Effect.retry(discoverWith(execute, url, { challenge, timeout }), schedule),
+      discover: (challenge) =>
+        Effect.suspend(() => Effect.retry(discoverWith(execute, url, { challenge, timeout }), schedule())),
       wantedScope: (challenge, resource) => wantedScope(challenge, options.scope, resource)
     })
 

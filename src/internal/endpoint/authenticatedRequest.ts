@@ -10,7 +10,6 @@ import { pipe } from "effect/Function"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import type * as Schedule from "effect/Schedule"
 import { InvalidTokenResponse, isTokenError, type TokenError, TokenRequestError } from "../../TokenError.ts"
 import * as TokenMetrics from "../../TokenMetrics.ts"
 import { assertionIssue } from "../assertionError.ts"
@@ -22,6 +21,7 @@ import { shownUrl } from "./discovery.ts"
 import type { Execute } from "./execute.ts"
 import { decodeMembers, type MapTokenResponse, type RawResponse } from "./readTokenResponse.ts"
 import { secretParams } from "./redact.ts"
+import type { MakeSchedule } from "./retry.ts"
 
 /** What a method of client authentication has to do: `ClientAuthentication` is one. */
 interface Authentication {
@@ -46,7 +46,7 @@ export interface Destination {
 
 export interface Settings {
   readonly execute: Execute
-  readonly schedule: Schedule.Schedule<unknown, TokenError>
+  readonly schedule: MakeSchedule
   readonly timeout: Duration.Duration
   readonly dpop: Option.Option<DPoP>
   readonly clientId: string
@@ -116,8 +116,8 @@ export const makeAuthenticatedRequest = (settings: Settings) =>
     )
     if (options.retry === false) return once
     return options.once === true
-      ? Effect.retry(once, { schedule: settings.schedule, while: () => isUnsent })
-      : Effect.retry(once, settings.schedule)
+      ? Effect.retry(once, { schedule: settings.schedule(), while: () => isUnsent })
+      : Effect.retry(once, settings.schedule())
   }).pipe(
     Effect.withSpan(target.isToken ? "TokenEndpoint.request" : "AuthorizationServer.request", {
       captureStackTrace: false,

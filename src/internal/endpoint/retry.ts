@@ -31,11 +31,34 @@ const maxRetryAfter = Duration.seconds(60)
 
 const defaults = { times: 3, base: "300 millis", factor: 2, maxDelay: "10 seconds" } as const
 
-export const retrySchedule = (
-  retry: Retry
-): Effect.Effect<Schedule.Schedule<unknown, TokenError>, ConfigurationError> =>
+/** Makes the schedule of one request. It is not kept between two requests: programs hold many clients, most of them idle. */
+export type MakeSchedule = () => Schedule.Schedule<unknown, TokenError>
+
+export const retrySchedule = (retry: Retry | undefined): Effect.Effect<MakeSchedule, ConfigurationError> =>
+  retry === undefined
+    ? Effect.succeed(usualSchedule)
+    : Schedule.isSchedule(retry)
+    ? Effect.succeed(() => retry)
+    : Effect.map(checkRetry(retry), (rules) => () => scheduleOf(rules))
+
+interface Rules {
+  readonly times: number
+  readonly base: Duration.Duration
+  readonly factor: number
+  readonly maxDelay: Duration.Duration
+  readonly statuses: ReadonlyArray<number> | undefined
+}
+
+const usualSchedule: MakeSchedule = () =>
+  scheduleOf({
+    ...defaults,
+    base: Duration.decode(defaults.base),
+    maxDelay: Duration.decode(defaults.maxDelay),
+    statuses: undefined
+  })
+
+const checkRetry = (retry: RetryOptions): Effect.Effect<Rules, ConfigurationError> =>
   Effect.gen(function*() {
-    if (Schedule.isSchedule(retry)) return retry
     const { factor = defaults.factor, statuses, times = defaults.times } = retry
     yield* check(Number.isInteger(times) && times >= 0, () =>
       "tokenRetry.times must be a whole number: write how many more attempts are made, 0 for none")
@@ -45,27 +68,27 @@ export const retrySchedule = (
       "tokenRetry.statuses must hold HTTP statuses: write numbers such as 503")
     const base = yield* finiteDuration("tokenRetry.base", retry.base ?? defaults.base)
     const maxDelay = yield* finiteDuration("tokenRetry.maxDelay", retry.maxDelay ?? defaults.maxDelay)
-    const isRetried = (error: TokenError) =>
-      statuses !== undefined && error._tag === "TokenErrorResponse"
-        ? statuses.includes(error.status)
-        : isTransient(error)
-    return pipe(
-      Schedule.exponential(base, factor),
-      Schedule.jittered,
-      Schedule.modifyDelay((_, pause) =>
-        Duration.min(pause, maxDelay)
-      ),
-      Schedule.zipRight(Schedule.identity<TokenError>()),
-      // whole milliseconds: a TestClock that stands between two of them cannot tell the time in nanoseconds
-      Schedule.modifyDelay((error, pause) =>
-        Duration.millis(Math.ceil(Duration.toMillis(Duration.max(pause, retryAfter(error)))))
-      ),
-      Schedule.whileInput((error: TokenError) =>
-        isRetried(error) && Duration.lessThanOrEqualTo(retryAfter(error), maxRetryAfter)
-      ),
-      Schedule.intersect(Schedule.recurs(times))
-    )
+    return { times, base, factor, maxDelay, statuses }
   })
+
+const scheduleOf = ({ base, factor, maxDelay, statuses, times }: Rules): Schedule.Schedule<unknown, TokenError> =>
+  pipe(
+    Schedule.exponential(base, factor),
+    Schedule.jittered,
+    Schedule.modifyDelay((_, pause) => Duration.min(pause, maxDelay)),
+    Schedule.zipRight(Schedule.identity<TokenError>()),
+    // whole milliseconds: a TestClock that stands between two of them cannot tell the time in nanoseconds
+    Schedule.modifyDelay((error, pause) =>
+      Duration.millis(Math.ceil(Duration.toMillis(Duration.max(pause, retryAfter(error)))))
+    ),
+    Schedule.whileInput((error: TokenError) =>
+      isRetried(error, statuses) && Duration.lessThanOrEqualTo(retryAfter(error), maxRetryAfter)
+    ),
+    Schedule.intersect(Schedule.recurs(times))
+  )
+
+const isRetried = (error: TokenError, statuses: ReadonlyArray<number> | undefined): boolean =>
+  statuses !== undefined && error._tag === "TokenErrorResponse" ? statuses.includes(error.status) : isTransient(error)
 
 /** With a schedule of one's own nobody can tell how long the retries last. */
 const longestOfSchedule = Duration.minutes(5)
