@@ -15,23 +15,22 @@ export interface Memories {
 
 /** What is remembered of each listed origin; with `"any"` all origins share one memory, and its budget. */
 export const makeMemories = (isShared: boolean): Memories => {
-  const memories = new Map<string, On401.Memory>()
+  let memories: Map<string, On401.Memory> | undefined
   let doubtful = 0
-  const set = (key: string, memory: On401.Memory) => {
-    const before = memories.get(key)
-    doubtful += (memory.rejection === undefined ? 0 : 1) - (before?.rejection === undefined ? 0 : 1)
-    memories.set(key, memory)
-  }
-  const keyOf = (origin: string) => isShared ? "any" : origin
-  const get = (key: string) => memories.get(key) ?? On401.forgotten
+  const replace = <A>(origin: string, f: (memory: On401.Memory, now: number) => readonly [A, On401.Memory]) =>
+    Effect.map(Clock.currentTimeMillis, (now) => {
+      const key = isShared ? "any" : origin
+      const before = memories?.get(key) ?? On401.forgotten
+      const [result, after] = f(before, now)
+      doubtful += (after.rejection === undefined ? 0 : 1) - (before.rejection === undefined ? 0 : 1)
+      // made when it is needed: most clients are never rejected
+      memories ??= new Map()
+      memories.set(key, after)
+      return result
+    })
   return {
     isEmpty: () => doubtful === 0,
-    change: (origin, f) => Effect.map(Clock.currentTimeMillis, (now) => set(keyOf(origin), f(get(keyOf(origin)), now))),
-    decide: (origin, rejected) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
-        const [decision, memory] = On401.on401(get(keyOf(origin)), rejected, now)
-        set(keyOf(origin), memory)
-        return decision
-      })
+    change: (origin, f) => replace(origin, (memory, now) => [undefined, f(memory, now)]),
+    decide: (origin, rejected) => replace(origin, (memory, now) => On401.on401(memory, rejected, now))
   }
 }

@@ -4,10 +4,11 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { pipe } from "effect/Function"
@@ -73,6 +74,7 @@ export type Authorize = <E, R, E2>(
 /** What all requests of a middleware share. */
 interface Shared {
   readonly tokens: Tokens
+  readonly atHand: () => AccessToken | undefined
   readonly originOf: (url: string) => string
   readonly memories: Memories
   readonly isRejected: (response: Response) => boolean
@@ -81,189 +83,223 @@ interface Shared {
   readonly headers: ReadonlyArray<string>
   readonly notes: Notes
   /** The last failure of a refresh: who meets it again has not caused it. */
-  readonly lastFailure: { error: TokenError | undefined }
+  lastFailure: TokenError | undefined
   /** What is concealed for the newest token. */
-  readonly concealed: { token: AccessToken | undefined; by: Concealed | undefined }
+  concealed: { readonly token: AccessToken; readonly by: Concealed } | undefined
+  /** The last list of headers that spans do not show which had all of ours in it. */
+  redactedNames: ReadonlyArray<string | RegExp> | undefined
 }
+
+/** One of the clients of a middleware. */
+interface Client<E, R, E2> {
+  readonly shared: Shared
+  readonly flavour: Flavour<E2>
+  readonly send: (
+    request: Request,
+    token: AccessToken,
+    proofs: Array<string>
+  ) => Effect.Effect<Response, E | TokenError, R>
+}
+
+type Result<E, R, E2> = Effect.Effect<Response, E | E2, R>
+
+type OnRejected = <E, R, E2>(
+  self: Client<E, R, E2>,
+  rejected: Sent<E | E2, R>,
+  origin: string
+) => Result<E, R, E2>
 
 export const makeMiddleware = (options: Options, tokens: Tokens): Effect.Effect<Authorize, ConfigurationError> =>
   Effect.gen(function*() {
     yield* checkHeader(options.header ?? {})
     const originOf = yield* Origins.originOf(options.origins)
     const dpop = options.dpop === undefined ? undefined : yield* options.dpop
-    const shared: Shared = {
+    return makeAuthorize({
       tokens,
+      atHand: atHandOf(tokens.get),
       originOf,
       memories: makeMemories(options.origins === "any"),
-      isRejected: options.isRejected ?? ((response) => response.status === 401),
+      isRejected: options.isRejected ?? isUnauthorized,
       put: putHeader(options.header),
       dpop,
       headers: dpop === undefined ? [headerName(options.header)] : ["authorization", "dpop"],
       notes: makeNotes(options.origins),
-      lastFailure: { error: undefined },
-      concealed: { token: undefined, by: undefined }
-    }
-    return (client, flavour) => makeClient(shared, client, flavour)
+      lastFailure: undefined,
+      concealed: undefined,
+      redactedNames: undefined
+    })
   })
 
-const makeClient = <E, R, E2>(
-  shared: Shared,
-  client: HttpClient.HttpClient.With<E, R>,
-  flavour: Flavour<E2>
-): HttpClient.HttpClient.With<E | E2 | HttpClientError.RequestError, R> => {
-  type Result = Effect.Effect<Response, E | E2, R>
-  type OnRejected = (rejected: Sent<E | E2, R>, origin: string) => Result
+const isUnauthorized = (response: Response): boolean => response.status === 401
 
-  const send = shared.dpop === undefined
-    ? (request: Request, token: AccessToken, _: Array<string>): Effect.Effect<Response, E | TokenError, R> => {
-      try {
-        return client.execute(shared.put(request, token))
-      } catch (defect) {
-        // it may show the request: it is concealed like any other
-        return Effect.die(defect)
+/** Nothing but `shared` is kept as long as the clients are. */
+const makeAuthorize =
+  (shared: Shared): Authorize => <E, R, E2>(below: HttpClient.HttpClient.With<E, R>, flavour: Flavour<E2>) => {
+    const self = {
+      shared,
+      flavour,
+      send: shared.dpop === undefined ? sendOver(below, shared.put) : sendWithProof(below, shared.dpop)
+    }
+    return HttpClient.makeWith(
+      Effect.flatMap((request: Request): Result<E | HttpClientError.RequestError, R, E2> => {
+        const origin = shared.originOf(request.url)
+        if (origin === "other") return shared.notes.passThrough(request, below.execute(request))
+        if (origin === "relative") return Effect.fail(relativeUrl(request))
+        return concealedInSpans(shared, authorized(self, request, origin))
+      }),
+      Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
+    )
+  }
+
+const sendOver =
+  <E, R>(below: HttpClient.HttpClient.With<E, R>, put: Shared["put"]) =>
+  (request: Request, token: AccessToken): Effect.Effect<Response, E | TokenError, R> => {
+    try {
+      return below.execute(put(request, token))
+    } catch (defect) {
+      // it may show the request: it is concealed like any other
+      return Effect.die(defect)
+    }
+  }
+
+const authorized = <E, R, E2>(self: Client<E, R, E2>, request: Request, origin: string): Result<E, R, E2> => {
+  const { atHand, tokens } = self.shared
+  const token = atHand()
+  return token === undefined
+    ? Effect.matchCauseEffect(tokens.get, {
+      onSuccess: (token) => attempt(self, request, origin, token, onFirstRejected),
+      onFailure: (cause) => self.flavour.fail<never>(cause, request)
+    })
+    : attempt(self, request, origin, token, onFirstRejected)
+}
+
+/**
+ * Sends the request. It is wrapped around `execute`: what the client below does to a request, it does to each one that is
+ * sent.
+ */
+const attempt = <E, R, E2>(
+  self: Client<E, R, E2>,
+  request: Request,
+  origin: string,
+  token: AccessToken,
+  onRejected: OnRejected
+): Result<E, R, E2> => {
+  const { flavour, send, shared } = self
+  const proofs = shared.dpop === undefined ? noProofs : []
+  return Effect.matchCauseEffect(send(request, token, proofs), {
+    onSuccess: (response): Result<E, R, E2> => {
+      const concealed = concealedBy(shared, token, proofs)
+      const result = Effect.succeed(new RedactedResponse(response, concealed))
+      // what nearly every response is
+      if (response.status < 300 && shared.memories.isEmpty() && !shared.isRejected(response)) return result
+      return judge(self, { request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
+    },
+    onFailure: (cause): Result<E, R, E2> => {
+      const concealed = concealedBy(shared, token, proofs)
+      const result = flavour.fail(concealCause(cause, concealIn(concealed)), request)
+      const response = responseIn(cause)
+      return response === undefined
+        ? result
+        : judge(self, { request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
+    }
+  })
+}
+
+const judge = <E, R, E2>(
+  self: Client<E, R, E2>,
+  sent: Sent<E | E2, R>,
+  origin: string,
+  onRejected: OnRejected
+): Result<E, R, E2> => {
+  const { flavour, shared } = self
+  const { response, result } = sent
+  if (shared.isRejected(response)) return onRejected(self, sent, origin)
+  const shown = response.status === 403 ? flavour.forbid(sent) : result
+  return shared.memories.isEmpty() || response.status >= 500
+    ? shown
+    : Effect.zipRight(shared.memories.change(origin, On401.onAccepted), shown)
+}
+
+const onFirstRejected: OnRejected = (self, rejected, origin) =>
+  self.shared.dpop !== undefined && isNonceChallenge(rejected.response)
+    ? self.flavour.reject(rejected)
+    : Effect.catchTag(Effect.fail(unauthorized), "Unauthorized", () => recover(self, rejected, origin))
+
+const recover: OnRejected = (self, rejected, origin) => {
+  const { flavour, shared } = self
+  return Effect.flatMap(
+    shared.memories.decide(origin, {
+      token: rejected.token,
+      isReplayable: isReplayable(rejected.request.body)
+    }),
+    (decision) => {
+      switch (decision) {
+        case "PassThrough":
+          return flavour.reject(rejected)
+        case "Replay":
+          return replay(self, rejected, origin)
+        case "Renew":
+          return Effect.zipRight(renew(shared, origin, rejected.token), flavour.reject(rejected))
       }
     }
-    : sendWithProof(client, shared.dpop)
-
-  /**
-   * Sends the request. It is wrapped around `execute`: what the client below does to a request, it does to each one that is
-   * sent.
-   */
-  const attempt = (request: Request, origin: string, token: AccessToken, onRejected: OnRejected): Result => {
-    const proofs = shared.dpop === undefined ? noProofs : []
-    return Effect.matchCauseEffect(send(request, token, proofs), {
-      onSuccess: (response): Result => {
-        const concealed = concealedBy(shared, token, proofs)
-        const result = Effect.succeed(new RedactedResponse(response, concealed))
-        // what nearly every response is
-        if (response.status < 300 && shared.memories.isEmpty() && !shared.isRejected(response)) return result
-        return judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
-      },
-      onFailure: (cause): Result => {
-        const concealed = concealedBy(shared, token, proofs)
-        const result = flavour.fail(concealCause(cause, concealIn(concealed)), request)
-        const response = responseIn(cause)
-        return response === undefined
-          ? result
-          : judge({ request, token, response, result, secrets: concealed.secrets }, origin, onRejected)
-      }
-    })
-  }
-
-  const attemptWith = (
-    request: Request,
-    origin: string,
-    token: Effect.Effect<AccessToken, TokenError>,
-    onRejected: OnRejected
-  ): Result =>
-    Effect.matchCauseEffect(token, {
-      onSuccess: (token) => attempt(request, origin, token, onRejected),
-      onFailure: (cause) => flavour.fail<never>(cause, request)
-    })
-
-  const judge = (sent: Sent<E | E2, R>, origin: string, onRejected: OnRejected): Result => {
-    const { response, result } = sent
-    if (shared.isRejected(response)) return onRejected(sent, origin)
-    const shown = response.status === 403 ? flavour.forbid(sent) : result
-    return shared.memories.isEmpty() || response.status >= 500
-      ? shown
-      : Effect.zipRight(shared.memories.change(origin, On401.onAccepted), shown)
-  }
-
-  /** The response's body is discarded, the token is refreshed, the request is sent again: once. */
-  const replay = (origin: string, rejected: Sent<E | E2, R>): Result =>
-    Effect.suspend(() => {
-      const { request, response, token } = rejected
-      const known = shared.lastFailure.error
-      let outcome: "unsent" | "rejected" | "answered" = "unsent"
-      const fresh = pipe(
-        shared.tokens.refresh(token),
-        Effect.tap(() =>
-          Effect.sync(() => {
-            outcome = "answered"
-            shared.lastFailure.error = undefined
-          })
-        ),
-        Effect.tapError((error) =>
-          Effect.sync(() => {
-            shared.lastFailure.error = error
-          })
-        )
-      )
-      return pipe(
-        Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
-        inModule("AuthorizedHttpClient"),
-        Effect.zipRight(known === undefined ? discardBody(response) : Effect.void),
-        Effect.zipRight(Effect.either(fresh)),
-        Effect.flatMap((refreshed): Result => {
-          // during an outage the token stays in use: one request has told of it, the others get their response
-          const isKnown = refreshed._tag === "Left" && refreshed.left === known && isTransient(refreshed.left)
-          return isKnown
-            ? flavour.reject(rejected)
-            : Effect.zipRight(
-              known === undefined ? Effect.void : discardBody(response),
-              attemptWith(request, origin, refreshed, (again) => {
-                outcome = "rejected"
-                return Effect.zipRight(noteRejected(shared, origin, token, again.token), flavour.reject(again))
-              })
-            )
-        }),
-        Effect.onExit((exit) =>
-          outcome === "unsent"
-            ? Effect.void
-            : Metric.increment(
-              replays[outcome === "rejected" ? "refused" : Exit.isSuccess(exit) ? "accepted" : "failed"]
-            )
-        ),
-        Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
-      )
-    })
-
-  const recover = (origin: string, rejected: Sent<E | E2, R>): Result =>
-    Effect.flatMap(
-      shared.memories.decide(origin, {
-        token: rejected.token,
-        isReplayable: isReplayable(rejected.request.body)
-      }),
-      (decision) => {
-        switch (decision) {
-          case "PassThrough":
-            return flavour.reject(rejected)
-          case "Replay":
-            return replay(origin, rejected)
-          case "Renew":
-            return Effect.zipRight(renew(shared, origin, rejected.token), flavour.reject(rejected))
-        }
-      }
-    )
-
-  const onFirstRejected: OnRejected = (rejected, origin) =>
-    shared.dpop !== undefined && isNonceChallenge(rejected.response)
-      ? flavour.reject(rejected)
-      : Effect.catchTag(Effect.fail(unauthorized), "Unauthorized", () => recover(origin, rejected))
-
-  const { get } = shared.tokens
-  const atHand = atHandOf(get)
-
-  const authorized = (request: Request, origin: string): Result => {
-    const token = atHand()
-    return token === undefined
-      ? attemptWith(request, origin, get, onFirstRejected)
-      : attempt(request, origin, token, onFirstRejected)
-  }
-
-  const concealedInSpans = makeConcealedInSpans(shared.headers)
-
-  return HttpClient.makeWith(
-    Effect.flatMap((request: Request): Effect.Effect<Response, E | E2 | HttpClientError.RequestError, R> => {
-      const origin = shared.originOf(request.url)
-      if (origin === "other") return shared.notes.passThrough(request, client.execute(request))
-      if (origin === "relative") return Effect.fail(relativeUrl(request))
-      return concealedInSpans(authorized(request, origin))
-    }),
-    Effect.succeed as HttpClient.HttpClient.Preprocess<never, never>
   )
 }
+
+/** The response's body is discarded, the token is refreshed, the request is sent again: once. */
+const replay: OnRejected = <E, R, E2>(self: Client<E, R, E2>, rejected: Sent<E | E2, R>, origin: string) =>
+  Effect.suspend(() => {
+    const { flavour, shared } = self
+    const { request, response, token } = rejected
+    const known = shared.lastFailure
+    let outcome: "unsent" | "rejected" | "answered" = "unsent"
+    const fresh = pipe(
+      shared.tokens.refresh(token),
+      Effect.tap(() =>
+        Effect.sync(() => {
+          outcome = "answered"
+          shared.lastFailure = undefined
+        })
+      ),
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          shared.lastFailure = error
+        })
+      )
+    )
+    const onRejectedAgain: OnRejected = (self, again) => {
+      outcome = "rejected"
+      return Effect.zipRight(noteRejected(shared, origin, token, again.token), self.flavour.reject(again))
+    }
+    return pipe(
+      Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
+      inModule("AuthorizedHttpClient"),
+      Effect.zipRight(known === undefined ? discardBody(response) : Effect.void),
+      Effect.zipRight(Effect.either(fresh)),
+      Effect.flatMap((refreshed): Result<E, R, E2> => {
+        if (Either.isRight(refreshed)) {
+          return Effect.zipRight(
+            known === undefined ? Effect.void : discardBody(response),
+            attempt(self, request, origin, refreshed.right, onRejectedAgain)
+          )
+        }
+        // during an outage the token stays in use: one request has told of it, the others get their response
+        return refreshed.left === known && isTransient(refreshed.left)
+          ? flavour.reject(rejected)
+          : Effect.zipRight(
+            known === undefined ? Effect.void : discardBody(response),
+            flavour.fail<never>(Cause.fail(refreshed.left), request)
+          )
+      }),
+      Effect.onExit((exit) =>
+        outcome === "unsent"
+          ? Effect.void
+          : Metric.increment(
+            replays[outcome === "rejected" ? "refused" : Exit.isSuccess(exit) ? "accepted" : "failed"]
+          )
+      ),
+      Effect.withSpan("AuthorizedHttpClient.replay", { captureStackTrace: false, attributes: { origin } })
+    )
+  })
 
 /** What a rejected token is inside: the error itself is made only if the rejection is final. */
 const unauthorized = { _tag: "Unauthorized" } as const
@@ -277,32 +313,23 @@ const replays = {
 }
 
 /** Made once per token, as long as there are no proofs. */
-const concealedBy = (
-  { concealed, headers }: Pick<Shared, "concealed" | "headers">,
-  token: AccessToken,
-  proofs: ReadonlyArray<string>
-): Concealed => {
-  if (proofs === noProofs && concealed.token === token && concealed.by !== undefined) return concealed.by
-  const by = { headers, secrets: () => [Redacted.value(token.value), ...proofs] }
-  concealed.token = token
-  concealed.by = by
+const concealedBy = (shared: Shared, token: AccessToken, proofs: ReadonlyArray<string>): Concealed => {
+  if (proofs === noProofs && shared.concealed?.token === token) return shared.concealed.by
+  const by = { headers: shared.headers, secrets: () => [Redacted.value(token.value), ...proofs] }
+  shared.concealed = { token, by }
   return by
 }
 
 /** A program may have replaced the list of headers that spans do not show. Nearly always it holds these. */
-const makeConcealedInSpans = (names: ReadonlyArray<string>) => {
-  /** The last list that had all names in it. */
-  let complete: ReadonlyArray<string | RegExp> | undefined
-  return <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
-    const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
-    const redacted: ReadonlyArray<string | RegExp> = fiber?.getFiberRef(Headers.currentRedactedNames) ?? []
-    if (redacted === complete) return effect
-    if (!names.every((name) => redacted.includes(name))) {
-      return Effect.locally(effect, Headers.currentRedactedNames, [...redacted, ...names])
-    }
-    complete = redacted
-    return effect
+const concealedInSpans = <A, E, R>(shared: Shared, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+  const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
+  const redacted: ReadonlyArray<string | RegExp> = fiber?.getFiberRef(Headers.currentRedactedNames) ?? []
+  if (redacted === shared.redactedNames) return effect
+  if (!shared.headers.every((name) => redacted.includes(name))) {
+    return Effect.locally(effect, Headers.currentRedactedNames, [...redacted, ...shared.headers])
   }
+  shared.redactedNames = redacted
+  return effect
 }
 
 const relativeUrl = (request: Request): HttpClientError.RequestError =>

@@ -22,8 +22,9 @@ const maxNoted = 100
 
 /** Tells, once per origin, of requests that go without a token: what is missing may be an origin in the list. */
 export const makeNotes = (origins: ReadonlyArray<string | URL> | "any"): Notes => {
-  const passed = new Set<string>()
-  const refused = new Set<string>()
+  // made when they are needed: most clients send nothing to other origins
+  let passed: Set<string> | undefined
+  let refused: Set<string> | undefined
   const once = (seen: Set<string>, origin: string, log: Effect.Effect<void>) => {
     if (seen.has(origin) || seen.size >= maxNoted) return Effect.void
     seen.add(origin)
@@ -32,7 +33,7 @@ export const makeNotes = (origins: ReadonlyArray<string | URL> | "any"): Notes =
   const warn = (origin: string) =>
     Effect.suspend(() =>
       once(
-        refused,
+        refused ??= new Set(),
         origin,
         Effect.logWarning(
           `${origin} answered 401 to a request without a token: it is not in origins (${String(origins)}). ` +
@@ -44,7 +45,7 @@ export const makeNotes = (origins: ReadonlyArray<string | URL> | "any"): Notes =
     passThrough: (request, sent) => {
       const origin = originIn(request.url)
       return pipe(
-        once(passed, origin, Effect.logDebug("requests to this origin go without a token", { origin })),
+        once(passed ??= new Set(), origin, Effect.logDebug("requests to this origin go without a token", { origin })),
         Effect.zipRight(sent),
         Effect.tap((response) => response.status === 401 ? warn(origin) : Effect.void),
         Effect.tapErrorCause((cause) => responseIn(cause)?.status === 401 ? warn(origin) : Effect.void)

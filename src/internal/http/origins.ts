@@ -7,43 +7,47 @@ import { isLoopback, issue } from "../options.ts"
 export const originOf = (
   origins: ReadonlyArray<string | URL> | "any"
 ): Effect.Effect<(url: string) => string, ConfigurationError> =>
+  origins === "any"
+    ? Effect.sync(() => judgeBy([], true))
+    : Effect.map(listed(origins), (known) => judgeBy(known, false))
+
+const listed = (origins: ReadonlyArray<string | URL>): Effect.Effect<Array<string>, ConfigurationError> =>
   Effect.gen(function*() {
-    if (origins !== "any" && !Array.isArray(origins)) {
+    if (!Array.isArray(origins)) {
       return yield* issue("origins is missing: list the origins of your API, or write \"any\"")
     }
-    const listed = new Set<string>()
+    const known = new Set<string>()
     const example = "write one such as https://api.example.com"
-    for (const [index, input] of origins === "any" ? [] : origins.entries()) {
+    for (const [index, input] of origins.entries()) {
       if (String(input).includes("*")) {
         return yield* issue(`origins[${index}] must name one origin, without *: ${example}`)
       }
       if (!URL.canParse(String(input)) || !/^https?:$/.test(new URL(input).protocol)) {
         return yield* issue(`origins[${index}] must be an https or http URL: ${example}`)
       }
-      listed.add(new URL(input).origin)
+      known.add(new URL(input).origin)
     }
-    if (origins !== "any" && listed.size === 0) {
+    if (known.size === 0) {
       return yield* issue("origins is empty, so no request would carry a token: list the origins of your API")
     }
-    const isMeant = (url: URL) =>
-      origins === "any"
-        ? url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url))
-        : /^https?:$/.test(url.protocol) && listed.has(url.origin)
-
-    // nearly every URL begins with an origin that was seen before: comparing is much cheaper than parsing
-    const known = [...listed]
-    return (url) => {
-      for (const origin of known) {
-        if (url.startsWith(origin) && endsOrigin(url.charCodeAt(origin.length))) return origin
-      }
-      // a browser reads "https:api.test/x" as a path of its own page
-      if (pathOfPage.test(url) || !URL.canParse(url)) return "relative"
-      const parsed = new URL(url)
-      if (!isMeant(parsed)) return "other"
-      if (origins === "any" && known.length < 16) known.push(parsed.origin)
-      return parsed.origin
-    }
+    return [...known]
   })
+
+/** Nearly every URL begins with an origin that was seen before: comparing is much cheaper than parsing. */
+const judgeBy = (known: Array<string>, isAny: boolean) => (url: string): string => {
+  for (const origin of known) {
+    if (url.startsWith(origin) && endsOrigin(url.charCodeAt(origin.length))) return origin
+  }
+  // a browser reads "https:api.test/x" as a path of its own page
+  if (pathOfPage.test(url) || !URL.canParse(url)) return "relative"
+  const parsed = new URL(url)
+  const isMeant = isAny ? isSafe(parsed) : /^https?:$/.test(parsed.protocol) && known.includes(parsed.origin)
+  if (!isMeant) return "other"
+  if (isAny && known.length < 16) known.push(parsed.origin)
+  return parsed.origin
+}
+
+const isSafe = (url: URL): boolean => url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url))
 
 const pathOfPage = /^\s*https?:(?!\/\/)/i
 
