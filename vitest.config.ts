@@ -16,9 +16,11 @@ export default defineConfig({
   test: {
     testTimeout: 20_000,
     hookTimeout: 20_000,
+    setupFiles: "test/support/setup.ts",
     poolOptions: {
       forks: { minForks: 1, maxForks: 1 },
-      threads: { minThreads: 1, maxThreads: 4 }
+      // loading the modules anew for each file takes longer than the tests do
+      threads: { minThreads: 4, maxThreads: 4, isolate: false }
     },
     projects: [
       {
