@@ -16,6 +16,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { pipe } from "effect/Function"
 import * as MutableHashMap from "effect/MutableHashMap"
@@ -104,8 +105,6 @@ interface Entry<E> {
   users: number
   /** When the last one ended, in milliseconds. */
   idleSince: number
-  /** Whether it left the pool: then its scope closes with the last user. */
-  isForgotten: boolean
 }
 
 /**
@@ -146,26 +145,40 @@ export const make = <K, E = never, R = never, G = never>(
 ): Effect.Effect<TokenPool<K, E>, never, HttpClient.HttpClient | Scope.Scope | R | G> =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<HttpClient.HttpClient | R | G>()
-    const scope = yield* Effect.scope
     const clock = yield* Effect.clock
     const settings = decode(options)
     const entries = MutableHashMap.empty<K, Entry<E>>()
     /** Entries without a request, the least recently used first. */
     const idle = new Map<Entry<E>, K>()
+    /** Entries that left the pool while requests use them: the last of these releases them. */
+    const leaving = new Set<Entry<E>>()
+    const building = new Map<Entry<E>, Fiber.RuntimeFiber<unknown, unknown>>()
+    const releasing = new Set<Fiber.RuntimeFiber<unknown, unknown>>()
     let isClosed = false
     let isWarned = false
 
     /** Work of the pool itself, which no caller can interrupt. */
-    const fork = (effect: Effect.Effect<unknown, unknown, HttpClient.HttpClient | R | G>) => {
-      Runtime.runFork(runtime)(effect, { scope })
+    const fork = Runtime.runFork(runtime)
+
+    const release = (entry: Entry<E>) => {
+      const builder = building.get(entry)
+      if (builder !== undefined) Deferred.unsafeDone(entry.built, Exit.fail(new LayerClosed()))
+      const fiber = fork(
+        Effect.zipRight(
+          builder === undefined ? Effect.void : Fiber.interrupt(builder),
+          Scope.close(entry.scope, Exit.void)
+        )
+      )
+      releasing.add(fiber)
+      fiber.addObserver(() => releasing.delete(fiber))
     }
 
     const remove = (key: K, entry: Entry<E>) => {
       const current = MutableHashMap.get(entries, key)
       if (Option.isSome(current) && current.value === entry) MutableHashMap.remove(entries, key)
       idle.delete(entry)
-      entry.isForgotten = true
-      if (entry.users === 0) fork(Scope.close(entry.scope, Exit.void))
+      if (entry.users === 0) release(entry)
+      else leaving.add(entry)
     }
 
     /** Releases what is idle for too long, and what is more than `capacity`. */
@@ -193,6 +206,8 @@ export const make = <K, E = never, R = never, G = never>(
           return Effect.isEffect(found) ? found : Effect.succeed(found)
         }),
         Effect.flatMap((found) => Alf.make(found)),
+        // the pool may have been made where nothing can be interrupted
+        Effect.interruptible,
         Scope.extend(entry.scope),
         Effect.onExit((exit) => {
           if (Exit.isSuccess(exit)) entry.pipeline = exit.value
@@ -207,12 +222,16 @@ export const make = <K, E = never, R = never, G = never>(
         pipeline: undefined,
         built: Deferred.unsafeMake(FiberId.none),
         users: 0,
-        idleSince: 0,
-        isForgotten: false
+        idleSince: 0
       }
       MutableHashMap.set(entries, key, entry)
-      fork(build(key, entry))
       return entry
+    }
+
+    const start = (key: K, entry: Entry<E>) => {
+      const builder = fork(build(key, entry))
+      building.set(entry, builder)
+      builder.addObserver(() => building.delete(entry))
     }
 
     const enter = (key: K, settings: Settings): Entry<E> => {
@@ -224,6 +243,7 @@ export const make = <K, E = never, R = never, G = never>(
       const entry = isKept ? found : open(key)
       idle.delete(entry)
       entry.users++
+      if (!isKept) start(key, entry)
       evict(settings, now)
       return entry
     }
@@ -231,8 +251,8 @@ export const make = <K, E = never, R = never, G = never>(
     const leave = (key: K, entry: Entry<E>) => {
       if (--entry.users > 0) return
       entry.idleSince = clock.unsafeCurrentTimeMillis()
-      if (entry.isForgotten) fork(Scope.close(entry.scope, Exit.void))
-      else idle.set(entry, key)
+      if (leaving.delete(entry)) release(entry)
+      else if (!isClosed) idle.set(entry, key)
     }
 
     /** Uses the pipeline of a key. It is not released before the use has ended. */
@@ -253,13 +273,12 @@ export const make = <K, E = never, R = never, G = never>(
     yield* Effect.addFinalizer(() =>
       Effect.suspend(() => {
         isClosed = true
-        const all = Array.from(entries, ([_, entry]) => entry)
+        for (const [_, entry] of entries) release(entry)
+        leaving.forEach(release)
         MutableHashMap.clear(entries)
         idle.clear()
-        return Effect.forEach(all, (entry) => Scope.close(entry.scope, Exit.void), {
-          concurrency: "unbounded",
-          discard: true
-        })
+        leaving.clear()
+        return Fiber.awaitAll(releasing)
       })
     )
 

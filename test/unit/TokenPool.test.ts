@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Data, Deferred, Effect, Either, Exit, Fiber, Layer, Redacted, Scope, TestClock } from "effect"
 import { type Alf, TokenError, TokenPool } from "effect-alf"
 import { recordLogs } from "../support/recorders.ts"
+import { inTime, settle } from "../support/testClock.ts"
 
 /** The servers of all tenants: `https://TENANT.test` is token endpoint and API, which takes its own tokens only. */
 const servers = () => {
@@ -307,6 +308,94 @@ describe("TokenPool", () => {
       yield* Effect.yieldNow()
       yield* Scope.close(scope, Exit.void)
       assert.instanceOf(yield* Fiber.join(waiting), TokenError.LayerClosed)
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.effect("closing its scope ends the requests of a key that was forgotten under way", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const pool = yield* TokenPool.make({ lookup: optionsOf }).pipe(
+        Effect.provideService(HttpClient.HttpClient, HttpClient.make(() => Effect.never)),
+        Scope.extend(scope)
+      )
+      const waiting = yield* Effect.fork(Effect.flip(request(pool, "a")))
+      yield* settle
+      yield* pool.forget("a")
+      yield* inTime(Scope.close(scope, Exit.void), 0)
+      assert.instanceOf(yield* inTime(Fiber.join(waiting), 0), TokenError.LayerClosed)
+    }))
+
+  it.effect("a request that comes while its scope closes fails with LayerClosed", () => {
+    const world = servers()
+    return Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const pool = yield* Scope.extend(
+        TokenPool.make({ lookup: (_: string) => Effect.onInterrupt(Effect.never, () => Effect.sleep("1 second")) }),
+        scope
+      )
+      const first = yield* Effect.fork(Effect.flip(request(pool, "a")))
+      yield* Effect.yieldNow()
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* Effect.yieldNow()
+      assert.instanceOf(yield* inTime(Effect.flip(request(pool, "b")), 0), TokenError.LayerClosed)
+      assert.instanceOf(yield* inTime(Fiber.join(first), 0), TokenError.LayerClosed)
+      yield* inTime(Fiber.join(closing))
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.effect("closing its scope waits for what an evicted pipeline releases", () => {
+    const world = servers()
+    let released = 0
+    return Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const pool = yield* TokenPool.make({
+        lookup: (tenant: string) =>
+          Effect.as(
+            Effect.replicateEffect(
+              Effect.addFinalizer(() => Effect.delay(Effect.sync(() => released++), "1 second")),
+              2
+            ),
+            optionsOf(tenant)
+          ),
+        capacity: 1
+      }).pipe(Scope.extend(scope))
+      yield* request(pool, "a")
+      yield* request(pool, "b")
+      assert.strictEqual(released, 0)
+      yield* inTime(Scope.close(scope, Exit.void))
+      assert.strictEqual(released, 4)
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.effect("a pool that was made where nothing can be interrupted closes while a lookup hangs", () => {
+    const world = servers()
+    return Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const pool = yield* TokenPool.make({ lookup: (_: string) => Effect.never }).pipe(
+        Effect.uninterruptible,
+        Scope.extend(scope)
+      )
+      const waiting = yield* Effect.fork(Effect.flip(request(pool, "a")))
+      yield* Effect.yieldNow()
+      yield* inTime(Scope.close(scope, Exit.void))
+      assert.instanceOf(yield* inTime(Fiber.join(waiting)), TokenError.LayerClosed)
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.scoped("a lookup that nobody waits for ends when its key is forgotten", () => {
+    const world = servers()
+    let ended = 0
+    return Effect.gen(function*() {
+      const pool = yield* TokenPool.make({
+        lookup: (_: string) => Effect.onInterrupt(Effect.never, () => Effect.sync(() => ended++))
+      })
+      const waiting = yield* Effect.fork(request(pool, "a"))
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(waiting)
+      assert.strictEqual(ended, 0)
+      yield* pool.forget("a")
+      yield* settle
+      assert.strictEqual(ended, 1)
     }).pipe(Effect.provide(world.layer))
   })
 
