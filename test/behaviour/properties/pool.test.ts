@@ -1,175 +1,215 @@
-/** Random lives of a pool: no key ever sends the token of another one, and whatever happens, every request ends. */
-import { HttpClient, HttpClientError, HttpClientResponse } from "@effect/platform"
+/** Random lives of a pool, seen from outside. */
+import { HttpClientError } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Data, Effect, Exit, FastCheck as fc, Fiber, Logger, LogLevel, Redacted, Scope } from "effect"
-import { AuthorizedHttpClient, TokenError, TokenPool } from "effect-alf"
-import { virtualTime } from "../../support/virtualTime.ts"
+import { Cause, Exit, FastCheck as fc, HashSet } from "effect"
+import { AuthorizedHttpClient, TokenError } from "effect-alf"
+import {
+  idleTimeToLive,
+  live,
+  NoTenant,
+  type Observer,
+  type Pipeline,
+  type Step,
+  step,
+  type Tenant,
+  tenants,
+  type Use,
+  user
+} from "./poolLife.ts"
 import { once, runs } from "./runs.ts"
 
-const tenants = ["a", "b", "c", "d"] as const
-type Tenant = typeof tenants[number]
+const steps = fc.array(step, { minLength: 1, maxLength: 120 })
+const capacity = fc.integer({ min: 1, max: 4 })
 
-class NoTenant extends Data.TaggedError("NoTenant")<{}> {}
-
-type Step =
-  | { readonly _tag: "Request" | "DropIn" | "Forget" | "Revoke" | "FailLookup" | "FailServer"; readonly tenant: Tenant }
-  | { readonly _tag: "Interrupt"; readonly which: number }
-  | { readonly _tag: "Tick"; readonly millis: number }
-
-const tenant = fc.constantFrom(...tenants)
-const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 10, arbitrary: fc.record({ _tag: fc.constantFrom("Request" as const, "DropIn" as const), tenant }) },
-  {
-    weight: 4,
-    arbitrary: fc.record({
-      _tag: fc.constantFrom("Forget" as const, "Revoke" as const, "FailLookup" as const, "FailServer" as const),
-      tenant
-    })
-  },
-  { weight: 2, arbitrary: fc.record({ _tag: fc.constant("Interrupt" as const), which: fc.nat() }) },
-  {
-    weight: 6,
-    arbitrary: fc.oneof(fc.nat({ max: 40 }), fc.nat({ max: 2_000 }), fc.nat({ max: 120_000 })).map((millis): Step => ({
-      _tag: "Tick",
-      millis
-    }))
-  }
-)
-
-interface World {
-  readonly lookups: ReadonlyMap<string, number>
-  readonly mixed: ReadonlyArray<string>
-  readonly untyped: ReadonlyArray<unknown>
-  readonly open: number
+/** Whether a use ended as it may: with an answer, an error of its type, the defect of its lookup, or interrupted by its user. */
+const isFair = (exit: Exit.Exit<unknown, unknown> | undefined): boolean => {
+  if (exit === undefined) return false
+  if (Exit.isSuccess(exit)) return true
+  if (Cause.isInterruptedOnly(exit.cause)) return HashSet.every(Cause.interruptors(exit.cause), (id) => id === user)
+  const error = Cause.squash(exit.cause)
+  return TokenError.isTokenError(error) || error instanceof NoTenant || HttpClientError.isHttpClientError(error) ||
+    error instanceof AuthorizedHttpClient.Unauthorized || String(error).includes("a bug of the lookup")
 }
 
-/** Each lookup takes 10 ms, each token request 20, each request of the API 5. */
-const live = (steps: ReadonlyArray<Step>, capacity: number): World => {
-  const { adjust, run, settle } = virtualTime()
-  const valid = new Map<Tenant, Set<string>>(tenants.map((tenant) => [tenant, new Set()]))
-  const failingLookups = new Set<Tenant>()
-  const failingServers = new Set<Tenant>()
-  const lookups = new Map<string, number>()
-  const mixed: Array<string> = []
-  const untyped: Array<unknown> = []
-  let issued = 0
-  const http = HttpClient.make((request, url) => {
-    const tenant = tenants.find((name) => url.hostname === `${name}.test`) ?? "a"
-    const respond = (status: number, body: unknown) =>
-      HttpClientResponse.fromWeb(request, Response.json(body, { status }))
-    return url.pathname === "/token"
-      ? Effect.delay(
-        Effect.sync(() => {
-          if (failingServers.has(tenant)) return respond(400, { error: "invalid_client" })
-          const token = `${tenant}-${++issued}`
-          valid.get(tenant)?.add(token)
-          return respond(200, { access_token: token, expires_in: 60 })
-        }),
-        "20 millis"
-      )
-      : Effect.delay(
-        Effect.sync(() => {
-          const token = (request.headers["authorization"] ?? "").replace(/^Bearer /, "")
-          if (!token.startsWith(`${tenant}-`)) mixed.push(`${token} at ${tenant}`)
-          return respond(valid.get(tenant)?.has(token) === true ? 200 : 401, {})
-        }),
-        "5 millis"
-      )
+const isClosed = ({ exit }: Use): boolean =>
+  exit !== undefined && Exit.isFailure(exit) && String(Cause.squash(exit.cause)).includes("was closed")
+
+/** A key that the pool holds, as a user may know it. */
+interface Held {
+  readonly tenant: Tenant
+  users: number
+  idleSince: number
+  /** Whether the pool, being over its capacity, may have released it already. */
+  isUnsure: boolean
+  /** Its run of `lookup`. */
+  pipeline: Pipeline | undefined
+}
+
+/**
+ * What the pool promises, in the plainest way: which uses run `lookup`, and which pipelines it holds. `check` is called
+ * after each step, when no fiber can go on.
+ */
+const promises = (capacity: number) => {
+  /** Idle ones stand in the order in which their last use ended. */
+  let held: ReadonlyArray<Held> = []
+  const usedBy = new Map<Use, Held>()
+  const isForgotten = new Set<Held>()
+  /** How often `lookup` has to run in this step, and how often it may run beyond that. */
+  let due = 0
+  let spare = 0
+  let started: ReadonlyArray<Pipeline> = []
+  let isGrown = false
+  let warnings = 0
+  const open = new Set<Pipeline>()
+  let isNewKey = false
+
+  const idle = () => held.filter(({ users }) => users === 0)
+  const drop = (gone: Held) => {
+    held = held.filter((each) => each !== gone)
+    isForgotten.add(gone)
+  }
+  const surplus = () => idle().slice(0, Math.max(0, held.length - capacity))
+
+  const observer: Observer = {
+    entered: (use, now) => {
+      for (const each of idle()) if (now - each.idleSince >= idleTimeToLive) drop(each)
+      let found = held.find(({ tenant }) => tenant === use.tenant)
+      if (found === undefined) {
+        found = { tenant: use.tenant, users: 0, idleSince: 0, isUnsure: false, pipeline: undefined }
+        held = [...held, found]
+        due++
+        isNewKey = true
+      } else if (found.isUnsure) {
+        const before = found
+        found = { ...before, isUnsure: false }
+        held = held.map((each) => each === before ? found! : each)
+        spare++
+      }
+      found.users++
+      usedBy.set(use, found)
+      if (isNewKey) surplus().forEach(drop)
+      if (held.length > capacity && idle().length === 0) isGrown = true
+      for (const each of surplus()) each.isUnsure = true
+    },
+    left: (use, now) => {
+      const found = usedBy.get(use)
+      if (found === undefined || --found.users > 0 || !held.includes(found)) return
+      found.idleSince = now
+      held = [...held.filter((each) => each !== found), found]
+      for (const each of surplus()) each.isUnsure = true
+    },
+    forgot: (tenant) => held.filter((each) => each.tenant === tenant).forEach(drop),
+    lookedUp: (pipeline) => {
+      started = [...started, pipeline]
+      open.add(pipeline)
+      const found = held.find(({ tenant }) => tenant === pipeline.tenant)
+      if (found !== undefined) found.pipeline = pipeline
+    },
+    lookupFailed: (pipeline) => held.filter((each) => each.pipeline === pipeline).forEach(drop),
+    released: (pipeline) => {
+      open.delete(pipeline)
+    },
+    warned: () => warnings++,
+    settled: (step) => {
+      assert.isAtLeast(started.length, due, "a new key is looked up")
+      assert.isAtMost(started.length, due + spare, "once for all who wait")
+      const user = step._tag === "Use" ? step.tenant : undefined
+      assert.isTrue(started.every(({ tenant }) => tenant === user))
+      assert.strictEqual(warnings, isGrown ? 1 : 0)
+      if (isNewKey) {
+        const busy = held.filter(({ users }) => users > 0).length
+        const lasting = [...isForgotten].filter(({ users }) => users > 0).length
+        assert.isAtMost(open.size, Math.max(capacity, busy) + lasting)
+      }
+      due = 0
+      spare = 0
+      started = []
+      isNewKey = false
+    }
+  }
+  return { observer, usedBy }
+}
+
+/** Within which time a pipeline makes no token request after one that failed; it doubles with each refusal. */
+const cooldown = (is: string, refusals: number): number =>
+  is === "refusing" ? Math.min(1_000 * 2 ** refusals, 30_000) : is === "well" || is === "slow" ? 0 : 1_000
+
+const isKept = ({ invalidations, tokenRequests }: Pipeline): boolean => {
+  let refusals = 0
+  return tokenRequests.every(({ at, endedAt, is }, n) => {
+    const next = tokenRequests[n + 1]?.at ?? Infinity
+    const isEnded = invalidations.some((time) => at <= time && time <= next)
+    const from = is === "refusing" ? endedAt ?? at : at
+    const isWaitedFor = isEnded || next >= from + cooldown(is, refusals)
+    refusals = is === "refusing" && !isEnded ? refusals + 1 : 0
+    return isWaitedFor
   })
-  const toggle = (set: Set<Tenant>, tenant: Tenant) => void (set.delete(tenant) || set.add(tenant))
-  return run(
-    Effect.gen(function*() {
-      const scope = yield* Scope.make()
-      const pool = yield* TokenPool.make({
-        lookup: (tenant: Tenant) =>
-          Effect.delay(
-            Effect.suspend(() => {
-              lookups.set(tenant, (lookups.get(tenant) ?? 0) + 1)
-              return failingLookups.has(tenant) ? new NoTenant() : Effect.succeed({
-                tokenEndpoint: `https://${tenant}.test/token`,
-                clientId: "client",
-                clientSecret: Redacted.make("a-secret"),
-                origins: [`https://${tenant}.test`]
-              })
-            }),
-            "10 millis"
-          ),
-        capacity,
-        idleTimeToLive: "1 minute"
-      }).pipe(Scope.extend(scope), Effect.provideService(HttpClient.HttpClient, http))
-      const fibers: Array<Fiber.RuntimeFiber<unknown, unknown>> = []
-      for (const step of steps) {
-        switch (step._tag) {
-          case "Request":
-            fibers.push(
-              yield* Effect.fork(pool.authorizedHttpClient(step.tenant).get(`https://${step.tenant}.test/data`))
-            )
-            break
-          case "DropIn":
-            fibers.push(yield* Effect.fork(pool.httpClient(step.tenant).get(`https://${step.tenant}.test/data`)))
-            break
-          case "Forget":
-            yield* pool.forget(step.tenant)
-            break
-          case "Revoke":
-            valid.get(step.tenant)?.clear()
-            break
-          case "FailLookup":
-            toggle(failingLookups, step.tenant)
-            break
-          case "FailServer":
-            toggle(failingServers, step.tenant)
-            break
-          case "Interrupt": {
-            const fiber = fibers[step.which % Math.max(1, fibers.length)]
-            if (fiber !== undefined) yield* Fiber.interruptFork(fiber)
-            break
-          }
-          case "Tick":
-            yield* adjust(step.millis)
-        }
-      }
-      // longer than anything lasts
-      yield* adjust(10 * 60_000)
-      let open = 0
-      for (const fiber of fibers) {
-        const exit = fiber.unsafePoll()
-        if (exit === null) open++
-        else if (Exit.isFailure(exit) && !Exit.isInterrupted(exit)) {
-          const error = exit.cause._tag === "Fail" ? exit.cause.error : exit.cause
-          const isTyped = TokenError.isTokenError(error) || error instanceof NoTenant ||
-            HttpClientError.isHttpClientError(error) || error instanceof AuthorizedHttpClient.Unauthorized
-          if (!isTyped) untyped.push(error)
-        }
-      }
-      yield* Scope.close(scope, Exit.void)
-      yield* settle
-      return { lookups, mixed, untyped, open }
-    }).pipe(Logger.withMinimumLogLevel(LogLevel.None))
-  )
 }
 
 describe("a pool", () => {
-  it.effect.prop("never sends the token of one key for another, ends every request, and with a typed error", [
-    fc.array(step, { minLength: 1, maxLength: 120 }),
-    fc.integer({ min: 1, max: 5 })
+  it.effect.prop("never sends or hands out the token of another key, and ends every request with a fair answer", [
+    steps,
+    capacity,
+    fc.boolean()
+  ], ([steps, capacity, isShared]) =>
+    once(() => {
+      const { mixed, uses } = live(steps, { capacity, isShared })
+      assert.deepStrictEqual(mixed, [])
+      for (const use of uses) {
+        assert.isTrue(use.tokens.every((token) => token.startsWith(`${use.tenant}-`)))
+        assert.isTrue(isFair(use.exit), String(use.exit))
+        assert.isFalse(isClosed(use), "no pipeline is closed under a request")
+      }
+    }), runs(60))
+
+  it.effect.prop("lets nothing that happens to one key be seen by another", [
+    steps,
+    fc.constantFrom(...tenants)
+  ], ([steps, tenant]) =>
+    once(() => {
+      const isItsOwn = (step: Step) => step._tag === "Tick" || step.tenant === tenant
+      assert.deepStrictEqual(
+        live(steps, { capacity: 4 }).logs.get(tenant),
+        live(steps.filter(isItsOwn), { capacity: 4 }).logs.get(tenant)
+      )
+    }), runs(60))
+
+  it.effect.prop("runs lookup when it has to and else never, and keeps to its capacity", [
+    steps,
+    capacity
   ], ([steps, capacity]) =>
     once(() => {
-      const { mixed, open, untyped } = live(steps, capacity)
-      assert.deepStrictEqual({ mixed, open, untyped }, { mixed: [], open: 0, untyped: [] })
-    }), runs(100))
+      const { observer, usedBy } = promises(capacity)
+      const { fibers, pipelines, uses } = live(steps, { capacity, isSettled: true, observer })
+      for (const use of uses) {
+        const pipeline = usedBy.get(use)?.pipeline
+        assert.isDefined(pipeline)
+        assert.isTrue(use.tokens.every((token) => token.startsWith(`${pipeline.tenant}-${pipeline.lookup}-`)))
+        assert.isAtLeast(pipeline.releasedAt, use.endedAt ?? Infinity, "a pipeline in use is not released")
+      }
+      assert.isTrue(pipelines.every(({ isOpen }) => !isOpen))
+      assert.strictEqual(fibers, 0)
+    }), runs(60))
 
-  it.effect.prop("that is large enough looks each key up once, as long as nothing is forgotten, fails or is idle", [
-    fc.array(
-      fc.oneof(
-        fc.record({ _tag: fc.constantFrom("Request" as const, "DropIn" as const), tenant }),
-        fc.nat({ max: 500 }).map((millis): Step => ({ _tag: "Tick", millis }))
-      ),
-      { maxLength: 100 }
-    )
-  ], ([steps]) =>
+  it.effect.prop("makes no token request within a cooldown of the key, however many others it has", [
+    steps,
+    capacity,
+    fc.boolean()
+  ], ([steps, capacity, isShared]) =>
     once(() => {
-      const { lookups } = live(steps, 4)
-      for (const times of lookups.values()) assert.strictEqual(times, 1)
-    }), runs(50))
+      const { pipelines } = live(steps, { capacity, isShared })
+      for (const pipeline of pipelines) assert.isTrue(isKept(pipeline), JSON.stringify(pipeline))
+    }), runs(60))
+
+  it.effect.prop("that is closed ends all that is under way, and leaves nothing behind", [
+    steps,
+    capacity,
+    fc.boolean()
+  ], ([steps, capacity, isShared]) =>
+    once(() => {
+      const { fibers, pipelines, uses } = live(steps, { capacity, isShared, isCut: true })
+      for (const { exit } of uses) assert.isTrue(isFair(exit), String(exit))
+      assert.isTrue(pipelines.every(({ isOpen }) => !isOpen), "every pipeline is released")
+      assert.strictEqual(fibers, 0)
+    }), runs(60))
 })
