@@ -1,20 +1,20 @@
 /** Random lives of a pool, seen from outside. */
 import { HttpClientError } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Exit, FastCheck as fc, HashSet } from "effect"
+import { Cause, Exit, FastCheck as fc } from "effect"
 import { AuthorizedHttpClient, TokenError } from "effect-alf"
 import {
   idleTimeToLive,
   live,
   NoTenant,
   type Observer,
+  outcome,
   type Pipeline,
   type Step,
   step,
   type Tenant,
   tenants,
-  type Use,
-  user
+  type Use
 } from "./poolLife.ts"
 import { once, runs } from "./runs.ts"
 
@@ -24,8 +24,7 @@ const capacity = fc.integer({ min: 1, max: 4 })
 /** Whether a use ended as it may: with an answer, an error of its type, the defect of its lookup, or interrupted by its user. */
 const isFair = (exit: Exit.Exit<unknown, unknown> | undefined): boolean => {
   if (exit === undefined) return false
-  if (Exit.isSuccess(exit)) return true
-  if (Cause.isInterruptedOnly(exit.cause)) return HashSet.every(Cause.interruptors(exit.cause), (id) => id === user)
+  if (Exit.isSuccess(exit) || outcome(exit) === "left") return true
   const error = Cause.squash(exit.cause)
   return TokenError.isTokenError(error) || error instanceof NoTenant || HttpClientError.isHttpClientError(error) ||
     error instanceof AuthorizedHttpClient.Unauthorized || String(error).includes("a bug of the lookup")
@@ -46,8 +45,8 @@ interface Held {
 }
 
 /**
- * What the pool promises, in the plainest way: which uses run `lookup`, and which pipelines it holds. `check` is called
- * after each step, when no fiber can go on.
+ * What the pool promises, in the plainest way: which uses run `lookup`, and which pipelines it holds. It looks on,
+ * and asserts after each step, when no fiber can go on.
  */
 const promises = (capacity: number) => {
   /** Idle ones stand in the order in which their last use ended. */
@@ -159,6 +158,17 @@ describe("a pool", () => {
         assert.isTrue(use.tokens.every((token) => token.startsWith(`${use.tenant}-`)))
         assert.isTrue(isFair(use.exit), String(use.exit))
         assert.isFalse(isClosed(use), "no pipeline is closed under a request")
+      }
+    }), runs(60))
+
+  it.effect.prop("serves every request as long as the servers do, whatever it releases, forgets or is left by", [
+    fc.array(step.filter(({ _tag }) => ["Use", "Forget", "Interrupt", "Tick"].includes(_tag)), { maxLength: 120 }),
+    capacity,
+    fc.boolean()
+  ], ([steps, capacity, isShared]) =>
+    once(() => {
+      for (const { exit } of live(steps, { capacity, isShared }).uses) {
+        assert.include(["200", "done", "left"], exit === undefined ? "" : outcome(exit))
       }
     }), runs(60))
 

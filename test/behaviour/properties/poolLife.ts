@@ -9,6 +9,7 @@ import {
   FastCheck as fc,
   Fiber,
   FiberId,
+  HashSet,
   Logger,
   Random,
   Redacted,
@@ -99,7 +100,7 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
 )
 
 /** Who interrupts uses. */
-export const user = FiberId.make(-1, 0)
+const user = FiberId.make(-1, 0)
 
 /** A run of `lookup`, and the pipeline that it begot. */
 export interface Pipeline {
@@ -379,9 +380,12 @@ export const live = (steps: ReadonlyArray<Step>, settings: Settings): Life => {
   )
 }
 
-/** How a use has ended, in words that tell one end from another. */
-const outcome = (exit: Exit.Exit<unknown, unknown>): string =>
+/** How a use has ended: "200" and the like, "done", "left" by its user, or the error. */
+export const outcome = (exit: Exit.Exit<unknown, unknown>): string =>
   Exit.match(exit, {
     onSuccess: (value) => typeof value === "object" && value !== null && "status" in value ? `${value.status}` : "done",
-    onFailure: (cause) => Cause.pretty(cause).split("\n")[0] ?? ""
+    onFailure: (cause) =>
+      Cause.isInterruptedOnly(cause) && HashSet.every(Cause.interruptors(cause), (id) => id === user)
+        ? "left"
+        : Cause.pretty(cause).split("\n")[0] ?? ""
   })
