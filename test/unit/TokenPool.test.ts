@@ -108,6 +108,43 @@ describe("TokenPool", () => {
     }).pipe(Effect.provide(world.layer))
   })
 
+  it.scoped("keys may be of any kind: NaN, null and undefined too, and objects without Equal are told apart", () => {
+    const world = servers()
+    return Effect.gen(function*() {
+      const pool = yield* TokenPool.make({ lookup: (_: unknown) => optionsOf("a") })
+      const object = { tenant: "a" }
+      for (
+        const key of [NaN, null, undefined, 0, "0", "", object, new URL("https://a.test"), new URL("https://a.test")]
+      ) {
+        const before = world.tokenRequests.length
+        yield* pool.tokens(key).get
+        yield* pool.tokens(key).get
+        assert.lengthOf(world.tokenRequests, before + 1)
+      }
+      yield* pool.tokens({ ...object }).get
+      assert.lengthOf(world.tokenRequests, 10)
+      yield* pool.forget(NaN)
+      yield* pool.tokens(NaN).get
+      assert.lengthOf(world.tokenRequests, 11)
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.scoped("a key that is changed in use stays one key, and does not keep others from being released", () => {
+    const world = servers()
+    return Effect.gen(function*() {
+      const pool = yield* TokenPool.make({ lookup: (key: { tenant: string }) => optionsOf(key.tenant), capacity: 1 })
+      const key: { tenant: string } = Data.struct({ tenant: "a" })
+      yield* pool.tokens(key).get
+      key.tenant = "b"
+      yield* pool.tokens(key).get
+      assert.deepStrictEqual(world.tokenRequests, ["a"])
+      yield* pool.tokens(Data.struct({ tenant: "c" })).get
+      yield* pool.tokens(Data.struct({ tenant: "c" })).get
+      yield* pool.tokens(key).get
+      assert.deepStrictEqual(world.tokenRequests, ["a", "c", "b"])
+    }).pipe(Effect.provide(world.layer))
+  })
+
   it.scoped("a lookup that fails is the error of all who wait, and runs again for the next request", () => {
     const world = servers()
     let lookups = 0
@@ -146,7 +183,18 @@ describe("TokenPool", () => {
       const error = yield* Effect.flip(pool.httpClient("a").get("https://a.test/data"))
       assert.instanceOf(error.cause, TokenError.ConfigurationError)
       assert.include(error.message, "origins")
-      for (const bad of [{ capacity: 0 }, { capacity: 1.5 }, { idleTimeToLive: -1 }]) {
+      for (
+        const bad of [
+          { capacity: 0 },
+          { capacity: 1.5 },
+          { capacity: NaN },
+          { capacity: Infinity },
+          { idleTimeToLive: -1 },
+          { idleTimeToLive: 0 },
+          { idleTimeToLive: NaN },
+          { idleTimeToLive: Infinity }
+        ]
+      ) {
         const pool = yield* TokenPool.make({ lookup: optionsOf, ...bad })
         const error = yield* Effect.flip(request(pool, "a"))
         assert.instanceOf(error, TokenError.ConfigurationError)
@@ -167,6 +215,37 @@ describe("TokenPool", () => {
       })
       assert.isTrue(Exit.isFailure(yield* Effect.exit(request(pool, "a"))))
       assert.strictEqual(yield* request(pool, "a"), 200)
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.scoped("a lookup that interrupts itself interrupts none of its callers, and runs again", () => {
+    const world = servers()
+    let lookups = 0
+    return Effect.gen(function*() {
+      const pool = yield* TokenPool.make({
+        lookup: (tenant: string) => ++lookups === 1 ? Effect.interrupt : Effect.succeed(optionsOf(tenant))
+      })
+      assert.isTrue(Either.isLeft(yield* Effect.either(request(pool, "a"))))
+      assert.strictEqual(yield* request(pool, "a"), 200)
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.scoped("a lookup that fails after its key was forgotten leaves the key's next pipeline alone", () => {
+    const world = servers()
+    let lookups = 0
+    return Effect.gen(function*() {
+      const gate = yield* Deferred.make<never, NoTenant>()
+      const pool = yield* TokenPool.make({
+        lookup: (tenant: string) => ++lookups === 1 ? Deferred.await(gate) : Effect.succeed(optionsOf(tenant))
+      })
+      const first = yield* Effect.fork(Effect.flip(request(pool, "a")))
+      yield* Effect.yieldNow()
+      yield* pool.forget("a")
+      assert.strictEqual(yield* request(pool, "a"), 200)
+      yield* Deferred.fail(gate, new NoTenant({ tenant: "a" }))
+      assert.instanceOf(yield* Fiber.join(first), NoTenant)
+      assert.strictEqual(yield* request(pool, "a"), 200)
+      assert.strictEqual(lookups, 2)
     }).pipe(Effect.provide(world.layer))
   })
 
@@ -219,6 +298,28 @@ describe("TokenPool", () => {
       yield* TestClock.adjust("10 minutes")
       yield* request(pool, "a")
       assert.strictEqual(lookups, 2)
+    }).pipe(Effect.provide(world.layer))
+  })
+
+  it.scoped("a clock that was set back ends an idle time: a pipeline is not kept until the old time comes again", () => {
+    const world = servers()
+    return Effect.gen(function*() {
+      yield* TestClock.setTime(1_000_000_000)
+      let released = 0
+      const pool = yield* TokenPool.make({
+        lookup: (tenant: string) =>
+          Effect.as(Effect.addFinalizer(() => Effect.sync(() => released++)), optionsOf(tenant))
+      })
+      yield* request(pool, "a")
+      yield* request(pool, "b")
+      yield* TestClock.setTime(1_000)
+      yield* request(pool, "a")
+      assert.strictEqual(released, 2)
+      assert.deepStrictEqual(world.tokenRequests, ["a", "b", "a"])
+      yield* request(pool, "a")
+      yield* request(pool, "b")
+      yield* request(pool, "a")
+      assert.deepStrictEqual(world.tokenRequests, ["a", "b", "a", "b"])
     }).pipe(Effect.provide(world.layer))
   })
 
@@ -296,6 +397,10 @@ describe("TokenPool", () => {
       assert.instanceOf(yield* Effect.flip(request(pool, "b")), TokenError.LayerClosed)
       const error = yield* Effect.flip(pool.httpClient("a").get("https://a.test/data"))
       assert.instanceOf(error.cause, TokenError.LayerClosed)
+      yield* pool.forget("a")
+      yield* Scope.close(scope, Exit.void)
+      assert.instanceOf(yield* Effect.flip(tokens.get), TokenError.LayerClosed)
+      assert.lengthOf(world.tokenRequests, 1)
     }).pipe(Effect.provide(world.layer))
   })
 

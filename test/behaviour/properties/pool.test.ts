@@ -30,8 +30,12 @@ const isFair = (exit: Exit.Exit<unknown, unknown> | undefined): boolean => {
     error instanceof AuthorizedHttpClient.Unauthorized || String(error).includes("a bug of the lookup")
 }
 
-const isClosed = ({ exit }: Use): boolean =>
-  exit !== undefined && Exit.isFailure(exit) && String(Cause.squash(exit.cause)).includes("was closed")
+const isClosed = ({ exit }: Use): boolean => {
+  if (exit === undefined || Exit.isSuccess(exit)) return false
+  const error = Cause.squash(exit.cause)
+  return error instanceof TokenError.LayerClosed ||
+    (HttpClientError.isHttpClientError(error) && error.cause instanceof TokenError.LayerClosed)
+}
 
 /** A key that the pool holds, as a user may know it. */
 interface Held {
@@ -115,6 +119,10 @@ const promises = (capacity: number) => {
       const user = step._tag === "Use" ? step.tenant : undefined
       assert.isTrue(started.every(({ tenant }) => tenant === user))
       assert.strictEqual(warnings, isGrown ? 1 : 0)
+      if (step._tag === "Use") {
+        const alive = [...held, ...[...isForgotten].filter(({ users }) => users > 0)].map(({ pipeline }) => pipeline)
+        assert.isTrue([...open].every((each) => alive.includes(each)), "what a user cannot reach any more is released")
+      }
       if (isNewKey) {
         const busy = held.filter(({ users }) => users > 0).length
         const lasting = [...isForgotten].filter(({ users }) => users > 0).length
