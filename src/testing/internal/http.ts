@@ -7,6 +7,14 @@ import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import * as Stream from "effect/Stream"
 
+/** What the server looks at in a request. */
+export interface Received {
+  readonly method: string
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+}
+
 export interface Credentials {
   readonly id: string
   readonly secret: string | undefined

@@ -80,3 +80,13 @@ export const thumbprint = (jwk: Json): string => {
 }
 
 export const hash = (text: string): string => Encoding.encodeBase64Url(sha256(new TextEncoder().encode(text)))
+
+/** Whether an id is given for the first time: a `jti` serves once. */
+export const makeIsNew = () => {
+  const seen = new Set<string>()
+  return (id: unknown): boolean => {
+    if (typeof id !== "string" || id === "" || seen.has(id)) return false
+    seen.add(id)
+    return true
+  }
+}
