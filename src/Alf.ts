@@ -12,13 +12,14 @@ import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import { pipe } from "effect/Function"
 import * as Layer from "effect/Layer"
+import type * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import * as AuthorizationServer from "./AuthorizationServer.ts"
 import * as AuthorizedHttpClient from "./AuthorizedHttpClient.ts"
 import * as Grant from "./Grant.ts"
 import type { DPoP } from "./internal/http/presentation.ts"
+import { layerRuntime } from "./internal/layerRuntime.ts"
 import { check, issue } from "./internal/options.ts"
 import * as TokenEndpoint from "./TokenEndpoint.ts"
 import type { ConfigurationError } from "./TokenError.ts"
@@ -70,6 +71,17 @@ export interface Clients {
 export const make = <R = never>(
   options: Options<R>
 ): Effect.Effect<Clients, ConfigurationError, HttpClient.HttpClient | Scope.Scope | R> =>
+  Effect.flatMap(layerRuntime<HttpClient.HttpClient | R>(), (runtime) => makeIn(options, runtime))
+
+/**
+ * The same, run by a runtime that many pipelines may share.
+ *
+ * @internal
+ */
+export const makeIn = <R>(
+  options: Options<R>,
+  runtime: Runtime.Runtime<HttpClient.HttpClient | R>
+): Effect.Effect<Clients, ConfigurationError, HttpClient.HttpClient | Scope.Scope | R> =>
   Effect.gen(function*() {
     const grant = yield* grantOf(options)
     if (grant.validate !== undefined) yield* grant.validate
@@ -80,14 +92,16 @@ export const make = <R = never>(
     const shared = { ...options, dpop }
 
     const { authorizationServer, tokenEndpoint } = yield* TokenEndpoint.make(shared)
-    const tokens = yield* pipe(
-      TokenService.make({
+    const tokens = yield* TokenService.makeIn(
+      {
         ...options,
         grant,
         flightTimeout: options.flightTimeout ?? TokenEndpoint.longestRequest(options)
-      }),
-      Effect.provideService(TokenEndpoint.TokenEndpoint, tokenEndpoint),
-      Effect.provideService(AuthorizationServer.AuthorizationServer, authorizationServer)
+      },
+      runtime,
+      Context.make(TokenEndpoint.TokenEndpoint, tokenEndpoint).pipe(
+        Context.add(AuthorizationServer.AuthorizationServer, authorizationServer)
+      )
     )
     const clients = yield* Effect.provideService(AuthorizedHttpClient.make(shared), TokenService.TokenService, tokens)
     return { ...clients, tokens }

@@ -26,6 +26,7 @@ import * as Scope from "effect/Scope"
 import type { AccessToken } from "./AccessToken.ts"
 import * as Alf from "./Alf.ts"
 import type { InsufficientScope, Unauthorized } from "./AuthorizedHttpClient.ts"
+import { layerRuntime } from "./internal/layerRuntime.ts"
 import { inModule } from "./internal/log.ts"
 import { finiteDuration, issue } from "./internal/options.ts"
 import { ConfigurationError, LayerClosed, type TokenError } from "./TokenError.ts"
@@ -144,7 +145,7 @@ export const make = <K, E = never, R = never, G = never>(
   options: Options<K, E, R, G>
 ): Effect.Effect<TokenPool<K, E>, never, HttpClient.HttpClient | Scope.Scope | R | G> =>
   Effect.gen(function*() {
-    const runtime = yield* Effect.runtime<HttpClient.HttpClient | R | G>()
+    const runtime = yield* layerRuntime<HttpClient.HttpClient | R | G>()
     const clock = yield* Effect.clock
     const settings = decode(options)
     const entries = MutableHashMap.empty<K, Entry<E>>()
@@ -205,7 +206,7 @@ export const make = <K, E = never, R = never, G = never>(
           const found = options.lookup(key)
           return Effect.isEffect(found) ? found : Effect.succeed(found)
         }),
-        Effect.flatMap((found) => Alf.make(found)),
+        Effect.flatMap((found) => Alf.makeIn(found, runtime)),
         // the pool may have been made where nothing can be interrupted
         Effect.interruptible,
         Scope.extend(entry.scope),

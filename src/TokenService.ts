@@ -8,6 +8,7 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
@@ -28,6 +29,7 @@ import { AccessToken, isHeaderSafe } from "./AccessToken.ts"
 import { AuthorizationServer } from "./AuthorizationServer.ts"
 import type { Grant } from "./Grant.ts"
 import { digest } from "./internal/digest.ts"
+import { layerRuntime } from "./internal/layerRuntime.ts"
 import { inModule } from "./internal/log.ts"
 import { anyDuration, finiteDuration, issue } from "./internal/options.ts"
 import { sharesFetches } from "./internal/sharing.ts"
@@ -42,7 +44,7 @@ import * as Waiting from "./internal/token/waiting.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
 import { type ConfigurationError, LayerClosed, type TokenError } from "./TokenError.ts"
 import * as TokenMetrics from "./TokenMetrics.ts"
-import { TokenStorage } from "./TokenStorage.ts"
+import { type Storage, TokenStorage } from "./TokenStorage.ts"
 
 /**
  * The token that a program uses.
@@ -149,197 +151,272 @@ export const make = <R = never>(options: Options<R>): Effect.Effect<
   ConfigurationError,
   AuthorizationServer | TokenEndpoint | R | Scope.Scope
 > =>
+  Effect.flatMap(
+    layerRuntime<AuthorizationServer | TokenEndpoint | R>(),
+    (runtime) => makeIn(options, runtime, Context.pick(AuthorizationServer, TokenEndpoint)(runtime.context))
+  )
+
+/**
+ * The same, run by a runtime that many services may share. What belongs to this one only is beside it.
+ *
+ * @internal
+ */
+export const makeIn = <R>(
+  options: Options<R>,
+  runtime: Runtime.Runtime<R>,
+  server: Context.Context<AuthorizationServer | TokenEndpoint>
+): Effect.Effect<TokenService["Type"], ConfigurationError, Scope.Scope> =>
   Effect.gen(function*() {
-    const { grant } = options
     const windows = yield* decodeWindows(options)
     const tokenTimeout = yield* finiteDuration("tokenTimeout", options.tokenTimeout ?? usualTimeout)
-    const farewell = Duration.min(tokenTimeout, longestFarewell)
-    // whoever allows more than usual has a slow token endpoint, whose response is worth waiting for
-    const patience = Duration.toMillis(Duration.greaterThan(tokenTimeout, usualTimeout) ? tokenTimeout : farewell)
-    const runtime = withoutSpan(yield* Effect.runtime<AuthorizationServer | TokenEndpoint | R>())
     const clock = yield* Effect.clock
-    const now = () => clock.unsafeCurrentTimeMillis()
-    const storage = yield* TokenStorage
-    const { identity } = yield* TokenEndpoint
-    const key = storageKey(identity, grant.key, options.storageKey)
-    const state = yield* Ref.make<TokenState.State<Handle>>(TokenState.initial)
-    const current = Ref.get(state)
-    // what the state hands out, for those who look without a step of the runtime
-    let handout: TokenState.Held | undefined
-    let lastUsed = 0
-    const modify = <A>(f: (before: TokenState.State<Handle>) => readonly [A, TokenState.State<Handle>]) =>
-      Ref.modify(state, (before) => {
-        const [result, after] = f(before)
-        handout = after.handout
-        return [result, after]
-      })
-    const running = new Map<Running.Running, Fiber.RuntimeFiber<unknown>>()
-
-    const tell = (news: TokenState.News<Handle>): Effect.Effect<boolean> =>
-      modify((before) => TokenState.tell(before, news, now(), windows))
-
-    /** Asks the state machine and does what it says. Only the waiting can be interrupted. */
-    const ask = (question: (flight: Handle) => TokenState.Question<Handle>): Effect.Effect<AccessToken, TokenError> =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(
-          modify((before) => {
-            lastUsed = now()
-            return TokenState.ask(before, question(Waiting.make()), lastUsed, windows)
-          }),
-          (decision): Effect.Effect<AccessToken, TokenError> => {
-            switch (decision._tag) {
-              case "Use":
-                return decision.held.ready
-              case "Renew":
-                return Effect.zipRight(launch(decision.flight), decision.held.ready)
-              case "Start":
-                return Effect.zipRight(
-                  launch(decision.flight),
-                  restore(awaitFlight(decision.flight, decision.flight.deadline, question))
-                )
-              case "Join":
-                return restore(awaitFlight(decision.flight, decision.until, question))
-              case "Fail":
-                return Effect.fail(decision.error)
-            }
-          }
-        )
-      )
-
-    const awaitFlight = (
-      { handle }: TokenFlight,
-      until: number,
-      question: (flight: Handle) => TokenState.Question<Handle>
-    ): Effect.Effect<AccessToken, TokenError> =>
-      Effect.flatMap(
-        Effect.suspend(() => Waiting.wait(handle, until - now(), runtime)),
-        Option.match({ onNone: () => ask(question), onSome: Effect.succeed })
-      )
-
-    /** Ends by an interruption when a flight is past its time. */
-    const ending = ({ reason }: TokenFlight, mine: Running.Running): Effect.Effect<never> => {
-      const overdue = Running.overdue(mine, windows.flightTimeout, now)
-      return reason === "expiring"
-        ? Effect.raceFirst(overdue, Running.unattended(mine, patience, () => lastUsed, now))
-        : overdue
+    const self: Self<R> = {
+      acquire: options.grant.acquire,
+      key: storageKey(Context.get(server, TokenEndpoint).identity, options.grant.key, options.storageKey),
+      storage: yield* TokenStorage,
+      runtime,
+      server,
+      windows,
+      tokenTimeout,
+      clock,
+      state: yield* Ref.make<TokenState.State<Handle>>(TokenState.initial),
+      handout: undefined,
+      lastUsed: 0,
+      running: undefined
     }
-
-    /** Runs a flight with the FiberRefs of the layer; of the caller it takes the span. */
-    const launch = (flight: TokenFlight): Effect.Effect<void> =>
-      Effect.map(Effect.context<never>(), (caller) => {
-        const mine: Running.Running = { handle: flight.handle, isSpending: false, deadline: flight.deadline }
-        if (!windows.isShared) Running.forgetOverdue(running, now())
-        const fiber = Runtime.runFork(runtime)(pipe(
-          Effect.raceFirst(acquire(flight, mine), ending(flight, mine)),
-          // the layer may have been built where nothing can be interrupted
-          Effect.interruptible,
-          Effect.exit,
-          Effect.flatMap((exit) => land(flight, exit)),
-          Effect.uninterruptible,
-          Effect.mapInputContext((context: Context.Context<AuthorizationServer | TokenEndpoint | R>) =>
-            Context.merge(context, Context.pick(Tracer.ParentSpan)(caller as Context.Context<Tracer.ParentSpan>))
-          )
-        ))
-        running.set(mine, fiber)
-        fiber.addObserver(() => running.delete(mine))
-      })
-
-    const land = (flight: TokenFlight, exit: Exit.Exit<AccessToken, TokenError>): Effect.Effect<void> =>
-      Effect.zipRight(
-        Exit.match(exit, {
-          onSuccess: (token) =>
-            Effect.gen(function*() {
-              const held = TokenState.hold(token, windows, yield* Random.nextRange(0.8, 1.2), now())
-              yield* tell({ _tag: "Arrived", flight, held })
-              const isForgotten = (yield* current).epoch !== flight.epoch
-              if (isForgotten) yield* guard(storage, key).remove(token)
-            }),
-          onFailure: (cause) => tell({ _tag: "Failed", flight, error: Cause.failureOption(cause) })
-        }),
-        Effect.sync(() => Waiting.end(flight.handle, Exit.isInterrupted(exit) ? Option.none() : Option.some(exit)))
-      )
-
-    const acquire = (flight: TokenFlight, mine: Running.Running) =>
-      pipe(
-        Effect.logDebug("a new token is needed", { reason: flight.reason }),
-        Effect.zipRight(Metric.increment(Metric.tagged(TokenMetrics.tokenRefreshes, "reason", flight.reason))),
-        Effect.zipRight(Effect.suspend(() => {
-          const shared = guard(storage, key)
-          return Effect.provideService(
-            fetchShared({ shared, acquire: grant.acquire, state: current, windows, now, epoch: flight.epoch }),
-            Flight,
-            {
-              spend: (effect) => Running.spend(mine, effect),
-              stored: shared.get,
-              extend: (duration) =>
-                Effect.suspend(() => {
-                  mine.deadline = Math.max(mine.deadline, now() + Duration.toMillis(duration))
-                  return tell({ _tag: "Extended", flight, deadline: mine.deadline })
-                })
-            }
-          )
-        })),
-        inModule("TokenService"),
-        Effect.withSpan("TokenService.acquire", { captureStackTrace: false, attributes: { reason: flight.reason } })
-      )
-
-    /** Forgets what is held, and what the storage holds now. */
-    const forget = (shared: GuardedStorage, stored: Option.Option<AccessToken>): Effect.Effect<void> =>
-      Effect.zipRight(
-        tell({
-          _tag: "Forgotten",
-          generation: Option.match(stored, { onNone: () => -1, onSome: ({ generation }) => generation })
-        }),
-        Option.match(stored, { onNone: () => Effect.void, onSome: shared.remove })
-      )
-
-    yield* Effect.addFinalizer(() => Effect.zipRight(tell({ _tag: "Closed" }), Running.close(running, farewell)))
-
-    const needed = ask((flight) => ({ _tag: "Needed", flight }))
-
-    /** The path of nearly every request. */
-    const settled = () => {
-      lastUsed = clock.unsafeCurrentTimeMillis()
-      return TokenState.isUsable(handout, lastUsed) && lastUsed < handout.refreshAt ? handout : undefined
-    }
-
-    return {
-      get: withAtHand(Effect.suspend(() => settled()?.ready ?? needed), () => settled()?.token),
-      refresh: (token) => ask((flight) => ({ _tag: "Rejected", token, flight })),
-      reject: (token) => tell({ _tag: "Rejected", token }),
-      invalidate: Effect.suspend(() => {
-        const shared = guard(storage, key)
-        // what is held is forgotten at once, whatever the storage does
-        return Effect.zipRight(
-          tell({ _tag: "Forgotten", generation: -1 }),
-          Effect.flatMap(shared.get, (stored) => forget(shared, stored))
-        )
-      }),
-      revoke: Effect.gen(function*() {
-        if ((yield* current).isClosed) return yield* new LayerClosed()
-        const shared = guard(storage, key)
-        const server = Context.getOption(runtime.context as Context.Context<never>, AuthorizationServer)
-        yield* shared.exclusive(Effect.gen(function*() {
-          const stored = yield* shared.get
-          const { held } = yield* current
-          const tokens = [...Option.toArray(Option.fromNullable(held?.token)), ...Option.toArray(stored)]
-          yield* revokeTokens(server, tokens, forget(shared, stored))
-        }))
-      })
-    }
+    yield* Effect.addFinalizer(() => close(self))
+    return serviceOf(self)
   })
+
+/** What a service is made of. Its functions are made once, since a program may hold thousands of services. */
+interface Self<R> {
+  readonly acquire: Grant<R>["acquire"]
+  /** What the storage keeps the tokens under. */
+  readonly key: string
+  readonly storage: Storage
+  readonly runtime: Runtime.Runtime<R>
+  readonly server: Context.Context<AuthorizationServer | TokenEndpoint>
+  readonly windows: TokenState.Windows
+  readonly tokenTimeout: Duration.Duration
+  readonly clock: Clock.Clock
+  readonly state: Ref.Ref<TokenState.State<Handle>>
+  /** What the state hands out, for those who look without a step of the runtime. */
+  handout: TokenState.Held | undefined
+  lastUsed: number
+  /** The flights under way; undefined if there is none. */
+  running: Map<Running.Running, Fiber.RuntimeFiber<unknown>> | undefined
+}
+
+type Ask = (flight: Handle) => TokenState.Question<Handle>
+
+const serviceOf = <R>(self: Self<R>): TokenService["Type"] => ({
+  get: withAtHand(Effect.suspend(() => settled(self)?.ready ?? ask(self, needed)), () => settled(self)?.token),
+  refresh: (token) => ask(self, (flight) => ({ _tag: "Rejected", token, flight })),
+  reject: (token) => tell(self, { _tag: "Rejected", token }),
+  invalidate: Effect.suspend(() => invalidate(self)),
+  revoke: Effect.suspend(() => revoke(self))
+})
+
+/** The path of nearly every request. */
+const settled = <R>(self: Self<R>): TokenState.Held | undefined => {
+  const { clock, handout } = self
+  const now = clock.unsafeCurrentTimeMillis()
+  self.lastUsed = now
+  return TokenState.isUsable(handout, now) && now < handout.refreshAt ? handout : undefined
+}
+
+const now = <R>(self: Self<R>): number => self.clock.unsafeCurrentTimeMillis()
+
+const modify = <A, R>(
+  self: Self<R>,
+  f: (before: TokenState.State<Handle>) => readonly [A, TokenState.State<Handle>]
+): Effect.Effect<A> =>
+  Ref.modify(self.state, (before) => {
+    const [result, after] = f(before)
+    self.handout = after.handout
+    return [result, after]
+  })
+
+const tell = <R>(self: Self<R>, news: TokenState.News<Handle>): Effect.Effect<boolean> =>
+  modify(self, (before) => TokenState.tell(before, news, now(self), self.windows))
+
+const needed: Ask = (flight) => ({ _tag: "Needed", flight })
+
+/** Asks the state machine and does what it says. Only the waiting can be interrupted. */
+const ask = <R>(self: Self<R>, question: Ask): Effect.Effect<AccessToken, TokenError> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(
+      modify(self, (before) => {
+        self.lastUsed = now(self)
+        return TokenState.ask(before, question(Waiting.make()), self.lastUsed, self.windows)
+      }),
+      (decision): Effect.Effect<AccessToken, TokenError> => {
+        switch (decision._tag) {
+          case "Use":
+            return decision.held.ready
+          case "Renew":
+            return Effect.zipRight(launch(self, decision.flight), decision.held.ready)
+          case "Start":
+            return Effect.zipRight(
+              launch(self, decision.flight),
+              restore(awaitFlight(self, decision.flight, decision.flight.deadline, question))
+            )
+          case "Join":
+            return restore(awaitFlight(self, decision.flight, decision.until, question))
+          case "Fail":
+            return Effect.fail(decision.error)
+        }
+      }
+    )
+  )
+
+const awaitFlight = <R>(
+  self: Self<R>,
+  { handle }: TokenFlight,
+  until: number,
+  question: Ask
+): Effect.Effect<AccessToken, TokenError> =>
+  Effect.flatMap(
+    Effect.suspend(() => Waiting.wait(handle, until - now(self), self.runtime)),
+    Option.match({ onNone: () => ask(self, question), onSome: Effect.succeed })
+  )
+
+/** Ends by an interruption when a flight is past its time. */
+const ending = <R>(self: Self<R>, { reason }: TokenFlight, mine: Running.Running): Effect.Effect<never> => {
+  const overdue = Running.overdue(mine, self.windows.flightTimeout, () => now(self))
+  return reason === "expiring"
+    ? Effect.raceFirst(overdue, Running.unattended(mine, patience(self), () => self.lastUsed, () => now(self)))
+    : overdue
+}
+
+/** Whoever allows more than usual has a slow token endpoint, whose response is worth waiting for. */
+const patience = <R>(self: Self<R>): number =>
+  Duration.toMillis(Duration.greaterThan(self.tokenTimeout, usualTimeout) ? self.tokenTimeout : farewell(self))
+
+const farewell = <R>(self: Self<R>): Duration.Duration => Duration.min(self.tokenTimeout, longestFarewell)
+
+/** Runs a flight with the FiberRefs of the layer; of the caller it takes the span. */
+const launch = <R>(self: Self<R>, flight: TokenFlight): Effect.Effect<void> =>
+  Effect.map(Effect.context<never>(), (caller) => {
+    const mine: Running.Running = { handle: flight.handle, isSpending: false, deadline: flight.deadline }
+    const running = self.running ??= new Map()
+    if (!self.windows.isShared) Running.forgetOverdue(running, now(self))
+    const fiber = Runtime.runFork(self.runtime)(pipe(
+      Effect.raceFirst(acquire(self, flight, mine), ending(self, flight, mine)),
+      // the layer may have been built where nothing can be interrupted
+      Effect.interruptible,
+      Effect.exit,
+      Effect.flatMap((exit) => land(self, flight, exit)),
+      Effect.uninterruptible,
+      Effect.mapInputContext((context: Context.Context<R>) =>
+        pipe(
+          context,
+          Context.merge(self.server),
+          Context.merge(Context.pick(Tracer.ParentSpan)(caller as Context.Context<Tracer.ParentSpan>))
+        )
+      )
+    ))
+    running.set(mine, fiber)
+    fiber.addObserver(() => {
+      running.delete(mine)
+      if (running.size === 0 && self.running === running) self.running = undefined
+    })
+  })
+
+const land = <R>(
+  self: Self<R>,
+  flight: TokenFlight,
+  exit: Exit.Exit<AccessToken, TokenError>
+): Effect.Effect<void> =>
+  Effect.zipRight(
+    Exit.match(exit, {
+      onSuccess: (token) =>
+        Effect.gen(function*() {
+          const held = TokenState.hold(token, self.windows, yield* Random.nextRange(0.8, 1.2), now(self))
+          yield* tell(self, { _tag: "Arrived", flight, held })
+          const isForgotten = (yield* self.state).epoch !== flight.epoch
+          if (isForgotten) yield* guard(self.storage, self.key).remove(token)
+        }),
+      onFailure: (cause) => tell(self, { _tag: "Failed", flight, error: Cause.failureOption(cause) })
+    }),
+    Effect.sync(() => Waiting.end(flight.handle, Exit.isInterrupted(exit) ? Option.none() : Option.some(exit)))
+  )
+
+const acquire = <R>(self: Self<R>, flight: TokenFlight, mine: Running.Running) =>
+  pipe(
+    Effect.logDebug("a new token is needed", { reason: flight.reason }),
+    Effect.zipRight(Metric.increment(Metric.tagged(TokenMetrics.tokenRefreshes, "reason", flight.reason))),
+    Effect.zipRight(Effect.suspend(() => {
+      const shared = guard(self.storage, self.key)
+      return Effect.provideService(
+        fetchShared({
+          shared,
+          acquire: self.acquire,
+          state: self.state,
+          windows: self.windows,
+          now: () => now(self),
+          epoch: flight.epoch
+        }),
+        Flight,
+        {
+          spend: (effect) => Running.spend(mine, effect),
+          stored: shared.get,
+          extend: (duration) =>
+            Effect.suspend(() => {
+              mine.deadline = Math.max(mine.deadline, now(self) + Duration.toMillis(duration))
+              return tell(self, { _tag: "Extended", flight, deadline: mine.deadline })
+            })
+        }
+      )
+    })),
+    inModule("TokenService"),
+    Effect.withSpan("TokenService.acquire", { captureStackTrace: false, attributes: { reason: flight.reason } })
+  )
+
+/** Forgets what is held, and what the storage holds now. */
+const forget = <R>(
+  self: Self<R>,
+  shared: GuardedStorage,
+  stored: Option.Option<AccessToken>
+): Effect.Effect<void> =>
+  Effect.zipRight(
+    tell(self, {
+      _tag: "Forgotten",
+      generation: Option.match(stored, { onNone: () => -1, onSome: ({ generation }) => generation })
+    }),
+    Option.match(stored, { onNone: () => Effect.void, onSome: shared.remove })
+  )
+
+/** What is held is forgotten at once, whatever the storage does. */
+const invalidate = <R>(self: Self<R>): Effect.Effect<void> => {
+  const shared = guard(self.storage, self.key)
+  return Effect.zipRight(
+    tell(self, { _tag: "Forgotten", generation: -1 }),
+    Effect.flatMap(shared.get, (stored) => forget(self, shared, stored))
+  )
+}
+
+const revoke = <R>(self: Self<R>): Effect.Effect<void, TokenError> =>
+  Effect.gen(function*() {
+    if ((yield* self.state).isClosed) return yield* new LayerClosed()
+    const shared = guard(self.storage, self.key)
+    yield* shared.exclusive(Effect.gen(function*() {
+      const stored = yield* shared.get
+      const { held } = yield* self.state
+      const tokens = [...Option.toArray(Option.fromNullable(held?.token)), ...Option.toArray(stored)]
+      yield* revokeTokens(Context.getOption(self.server, AuthorizationServer), tokens, forget(self, shared, stored))
+    }))
+  })
+
+const close = <R>(self: Self<R>): Effect.Effect<void> =>
+  Effect.zipRight(
+    tell(self, { _tag: "Closed" }),
+    Effect.suspend(() => Running.close(self.running ?? new Map(), farewell(self)))
+  )
 
 /** What the storage keeps the tokens under. Without a `storageKey` it is the key of version 0.1. */
 const storageKey = (identity: string, grant: string, further: string | undefined): string =>
   `effect-alf:1:${digest(JSON.stringify([identity, grant, ...(further === undefined ? [] : [further])]))}`
-
-/** The span that a layer is built in is not the parent of what its flights do later. */
-const withoutSpan = <R>(runtime: Runtime.Runtime<R>): Runtime.Runtime<R> => ({
-  ...runtime,
-  context: Context.omit(Tracer.ParentSpan)(
-    runtime.context as Context.Context<R | Tracer.ParentSpan>
-  ) as Context.Context<R>
-})
 
 const decodeWindows = <R>(options: Options<R>): Effect.Effect<TokenState.Windows, ConfigurationError> =>
   Effect.gen(function*() {
