@@ -4,7 +4,9 @@ import { defineConfig } from "vitest/config"
 const src = fileURLToPath(new URL("./src", import.meta.url))
 
 /** What runs programs in processes of their own, and watches no time. */
-const programs = ["test/integration/{docs.test.ts,leaks/*.test.ts,runtimes/**,mcp/*.test.ts,node/examples.test.ts}"]
+const programs = [
+  "test/integration/{demo.test.ts,docs.test.ts,leaks/*.test.ts,runtimes/**,mcp/*.test.ts,node/examples.test.ts}"
+]
 
 export default defineConfig({
   resolve: {
@@ -40,7 +42,7 @@ export default defineConfig({
       },
       {
         extends: true,
-        // another pool, so that they run beside the others, one file after another too
+        // another pool, so that they run beside the others
         test: { name: "programs", include: programs, pool: "threads" }
       },
       {
