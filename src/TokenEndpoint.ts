@@ -86,42 +86,51 @@ export const make = (options: Options): Effect.Effect<
       ? Option.none()
       : Option.some(yield* finiteDuration("defaultExpiresIn", options.defaultExpiresIn))
     const { send, server } = yield* AuthorizationServer.makeWithSend(options)
-    const warned = new Set<string>()
-
-    const request: TokenEndpoint["Type"]["request"] = (params, requestOptions = {}) =>
-      pipe(
-        send("token", params, requestOptions, ({ endpoint, members, requestedScope, sentAt }) => {
-          const requested = scopes(requestedScope)
-          return pipe(
-            decodeToken(members, {
-              sentAt,
-              requestedScope: requested,
-              defaultExpiresIn,
-              isDPoP: options.dpop !== undefined
-            }),
-            Either.map((decoded) => ({ ...decoded, requested })),
-            Either.mapLeft((issue) => new InvalidTokenResponse({ endpoint, issue }))
-          )
-        }),
-        Effect.tap(({ requested, token, warning }) => {
-          const isNarrower = requested.some((scope) => !token.scope.includes(scope))
-          const isNew = Option.isSome(warning) && !warned.has(warning.value)
-          if (isNew) warned.add(warning.value)
-          return pipe(
-            isNew ? Effect.logWarning(`The token response was used, but ${warning.value}`) : Effect.void,
-            Effect.zipRight(
-              isNarrower
-                ? Effect.logDebug("less scope was granted than asked for", { requested, granted: token.scope })
-                : Effect.void
-            ),
-            inModule("TokenEndpoint")
-          )
-        }),
-        Effect.map(({ token }) => token)
-      )
-
+    const request = makeRequest(send, defaultExpiresIn, options.dpop !== undefined)
     return { tokenEndpoint: { identity: server.identity, request }, authorizationServer: server }
   })
+
+const makeRequest = (
+  send: AuthorizationServer.Send,
+  defaultExpiresIn: Option.Option<Duration.Duration>,
+  isDPoP: boolean
+): TokenEndpoint["Type"]["request"] => {
+  let warned: Set<string> | undefined
+  return (params, requestOptions = {}) =>
+    pipe(
+      send("token", params, requestOptions, ({ endpoint, members, requestedScope, sentAt }) => {
+        const requested = scopes(requestedScope)
+        return pipe(
+          decodeToken(members, {
+            sentAt,
+            requestedScope: requested,
+            defaultExpiresIn,
+            isDPoP
+          }),
+          Either.map((decoded) => ({ ...decoded, requested })),
+          Either.mapLeft((issue) => new InvalidTokenResponse({ endpoint, issue }))
+        )
+      }),
+      Effect.tap(({ requested, token, warning }) => {
+        const isNarrower = requested.some((scope) => !token.scope.includes(scope))
+        const isNew = Option.isSome(warning) && warned?.has(warning.value) !== true
+        if (isNew) {
+          warned ??= new Set()
+          warned.add(warning.value)
+        }
+        return pipe(
+          isNew ? Effect.logWarning(`The token response was used, but ${warning.value}`) : Effect.void,
+          Effect.zipRight(
+            isNarrower
+              ? Effect.logDebug("less scope was granted than asked for", { requested, granted: token.scope })
+              : Effect.void
+          ),
+          inModule("TokenEndpoint")
+        )
+      }),
+      Effect.map(({ token }) => token)
+    )
+}
 
 /**
  * The longest that a request may take by these options: all attempts, timeouts and pauses.

@@ -99,14 +99,15 @@ interface Pipeline {
 
 interface Entry<E> {
   readonly scope: Scope.CloseableScope
-  /** Set when the pipeline is built: what nearly every request finds. */
-  pipeline: Pipeline | undefined
-  readonly built: Deferred.Deferred<Pipeline, E | ConfigurationError | LayerClosed>
+  /** What nearly every request finds is built. */
+  pipeline: Pipeline | Deferred.Deferred<Pipeline, E | ConfigurationError | LayerClosed>
   /** How many requests use it now. */
   users: number
   /** When the last one ended, in milliseconds. */
   idleSince: number
 }
+
+const isBuilt = <E>(pipeline: Entry<E>["pipeline"]): pipeline is Pipeline => "tokens" in pipeline
 
 /**
  * A pool that lives in the scope of the caller: closing that scope closes every pipeline.
@@ -163,7 +164,7 @@ export const make = <K, E = never, R = never, G = never>(
 
     const release = (entry: Entry<E>) => {
       const builder = building.get(entry)
-      if (builder !== undefined) Deferred.unsafeDone(entry.built, Exit.fail(new LayerClosed()))
+      if (!isBuilt(entry.pipeline)) Deferred.unsafeDone(entry.pipeline, Exit.fail(new LayerClosed()))
       const fiber = fork(
         Effect.zipRight(
           builder === undefined ? Effect.void : Fiber.interrupt(builder),
@@ -211,17 +212,19 @@ export const make = <K, E = never, R = never, G = never>(
         Effect.interruptible,
         Scope.extend(entry.scope),
         Effect.onExit((exit) => {
+          const { pipeline } = entry
           if (Exit.isSuccess(exit)) entry.pipeline = exit.value
           else remove(key, entry)
-          return Deferred.done(entry.built, Exit.isInterrupted(exit) ? Exit.fail(new LayerClosed()) : exit)
+          return isBuilt(pipeline)
+            ? Effect.void
+            : Deferred.done(pipeline, Exit.isInterrupted(exit) ? Exit.fail(new LayerClosed()) : exit)
         })
       )
 
     const open = (key: K): Entry<E> => {
       const entry: Entry<E> = {
         scope: Effect.runSync(Scope.make()),
-        pipeline: undefined,
-        built: Deferred.unsafeMake(FiberId.none),
+        pipeline: Deferred.unsafeMake(FiberId.none),
         users: 0,
         idleSince: 0
       }
@@ -265,9 +268,7 @@ export const make = <K, E = never, R = never, G = never>(
         if (Either.isLeft(settings)) return Effect.fail(settings.left)
         if (isClosed) return Effect.fail(new LayerClosed())
         const entry = enter(key, settings.right)
-        const used = entry.pipeline === undefined
-          ? Effect.flatMap(Deferred.await(entry.built), use)
-          : use(entry.pipeline)
+        const used = isBuilt(entry.pipeline) ? use(entry.pipeline) : Effect.flatMap(Deferred.await(entry.pipeline), use)
         return Effect.onExit(restore(used), () => Effect.sync(() => leave(key, entry)))
       })
 

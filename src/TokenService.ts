@@ -23,7 +23,7 @@ import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
 import * as Runtime from "effect/Runtime"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { AccessToken, isHeaderSafe } from "./AccessToken.ts"
 import { AuthorizationServer } from "./AuthorizationServer.ts"
@@ -184,7 +184,8 @@ export const makeIn = <R>(
       lastUsed: 0,
       running: undefined
     }
-    yield* Effect.addFinalizer(() => close(self))
+    // the finalizer of an Effect keeps the FiberRefs for as long
+    yield* Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, close(self)))
     return serviceOf(self)
   })
 
@@ -409,9 +410,11 @@ const revoke = <R>(self: Self<R>): Effect.Effect<void, TokenError> =>
   })
 
 const close = <R>(self: Self<R>): Effect.Effect<void> =>
-  Effect.zipRight(
-    tell(self, { _tag: "Closed" }),
-    Effect.suspend(() => Running.close(self.running ?? new Map(), farewell(self)))
+  Effect.suspend(() =>
+    Effect.zipRight(
+      tell(self, { _tag: "Closed" }),
+      Effect.suspend(() => Running.close(self.running ?? new Map(), farewell(self)))
+    )
   )
 
 /** What the storage keeps the tokens under. Without a `storageKey` it is the key of version 0.1. */
@@ -425,9 +428,9 @@ const decodeWindows = <R>(options: Options<R>): Effect.Effect<TokenState.Windows
       return yield* issue("storageKey is empty: write what tells these tokens apart, or leave it out")
     }
     return {
-      expiryLeeway: yield* anyDuration("expiryLeeway", options.expiryLeeway ?? "10 seconds"),
-      refreshAhead: yield* anyDuration("refreshAhead", options.refreshAhead ?? "2 minutes"),
-      refusalCooldown: yield* anyDuration("refusalCooldown", options.refusalCooldown ?? "1 second"),
+      expiryLeeway: yield* anyDuration("expiryLeeway", options.expiryLeeway ?? usualLeeway),
+      refreshAhead: yield* anyDuration("refreshAhead", options.refreshAhead ?? usualAhead),
+      refusalCooldown: yield* anyDuration("refusalCooldown", options.refusalCooldown ?? usualCooldown),
       flightTimeout: Duration.sum(
         yield* finiteDuration("flightTimeout", options.flightTimeout ?? "1 minute"),
         options.grant.patience ?? Duration.zero
@@ -435,6 +438,10 @@ const decodeWindows = <R>(options: Options<R>): Effect.Effect<TokenState.Windows
       isShared: sharesFetches(options.sharedFetch)
     }
   })
+
+const usualLeeway = Duration.seconds(10)
+const usualAhead = Duration.minutes(2)
+const usualCooldown = Duration.seconds(1)
 
 /**
  * @since 0.1.0
