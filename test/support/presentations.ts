@@ -1,0 +1,68 @@
+/** The ways in which a token is shown to an API: what holds for one of them holds for all, in the same tests. */
+import { HttpClient, type HttpClientRequest } from "@effect/platform"
+import { describe } from "@effect/vitest"
+import { Effect } from "effect"
+import type { AuthorizedHttpClient } from "effect-alf"
+import * as DPoP from "effect-alf/DPoP"
+import { createHash, createPublicKey, verify } from "node:crypto"
+import { watchWebCrypto } from "./webCrypto.ts"
+
+export interface Presentation {
+  /** What a token endpoint calls the tokens, and what stands before them in `Authorization`. */
+  readonly scheme: "Bearer" | "DPoP"
+  /** The options that ask for it. */
+  readonly options: Pick<AuthorizedHttpClient.Options, "dpop">
+  /** A client that dies where a token is not shown as it should be. */
+  readonly checked: <E, R>(client: HttpClient.HttpClient.With<E, R>) => HttpClient.HttpClient.With<E, R>
+  /** How many requests a storm has: proofs are not for nothing. */
+  readonly storm: number
+}
+
+export const bearer: Presentation = { scheme: "Bearer", options: {}, checked: (client) => client, storm: 1_000 }
+
+const dpop: Presentation = {
+  scheme: "DPoP",
+  options: { dpop: DPoP.generate() },
+  checked: (client) => {
+    const seen = new Set<string>()
+    return HttpClient.transform(
+      client,
+      (response, request) => Effect.zipRight(Effect.sync(() => checkProof(request, seen)), response)
+    )
+  },
+  storm: 200
+}
+
+/** Runs tests for each presentation. */
+export const overEach = (title: string, tests: (presentation: Presentation) => void) => {
+  describe(title, () => {
+    describe("over Bearer", () => tests(bearer))
+    describe("over DPoP", () => {
+      watchWebCrypto()
+      tests(dpop)
+    })
+  })
+}
+
+/** A token has a proof of its own (RFC 9449 §4.3), and nothing else has one. */
+const checkProof = ({ headers, method, url }: HttpClientRequest.HttpClientRequest, seen: Set<string>) => {
+  const token = /^DPoP (.*)$/.exec(headers["authorization"] ?? "")?.[1]
+  const proof = headers["dpop"]
+  if (token === undefined && proof === undefined) return
+  const wrong = (what: string) => new Error(`${method} ${url}: ${what}`)
+  if (token === undefined || proof === undefined) throw wrong("either a token or a proof is missing")
+  if (seen.has(proof)) throw wrong("a proof is used twice")
+  seen.add(proof)
+  const [header = "", payload = "", signature = ""] = proof.split(".")
+  const { jwk } = JSON.parse(Buffer.from(header, "base64url").toString())
+  const claims = JSON.parse(Buffer.from(payload, "base64url").toString())
+  const key = { key: createPublicKey({ format: "jwk", key: jwk }), dsaEncoding: "ieee-p1363" } as const
+  if (!verify("sha256", Buffer.from(`${header}.${payload}`), key, Buffer.from(signature, "base64url"))) {
+    throw wrong("the signature is wrong")
+  }
+  const { origin, pathname } = new URL(url)
+  if (claims.htm !== method || claims.htu !== origin + pathname) throw wrong("the proof is for another request")
+  if (claims.ath !== createHash("sha256").update(token).digest("base64url")) {
+    throw wrong("the proof is for another token")
+  }
+}
