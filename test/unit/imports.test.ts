@@ -8,30 +8,47 @@ const src = fileURLToPath(new URL("../../src", import.meta.url))
 
 const files = readdirSync(src, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"))
 
-/** What each module imports: paths within `src`, and names of packages. */
-const imports = new Map(files.map((file) => {
-  const text = readFileSync(join(src, file), "utf8").replace(/\/\*[\s\S]*?\*\//g, "")
-  const found = [...text.matchAll(/^(?:import|export)\b[^"]*?\bfrom "([^"]+)"/gm)].map(([, name = ""]) => name)
-  const dynamic = [...text.matchAll(/\bimport\("([^"]+)"\)/g)].map(([, name = ""]) => name)
+/** What the text of a module imports, whichever way, as it is written. */
+const importsOf = (text: string): ReadonlyArray<string> => {
+  // the examples in comments import things too
+  const code = text.replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, "")
   return [
+    /^\s*(?:import|export)\b[^"']*?\bfrom\s*["']([^"']+)["']/gm,
+    /^\s*import\s*["']([^"']+)["']/gm,
+    /\bimport\s*\(\s*["'`]([^"'`]+)["'`]/g
+  ].flatMap((pattern) => [...code.matchAll(pattern)].map(([, name = ""]) => name))
+}
+
+/** What each module imports: paths within `src`, and names of packages. */
+const imports = new Map(files.map((file) =>
+  [
     file,
-    [...found, ...dynamic].map((name) => name.startsWith(".") ? relative(src, join(src, dirname(file), name)) : name)
+    importsOf(readFileSync(join(src, file), "utf8")).map((name) =>
+      name.startsWith(".") ? relative(src, join(src, dirname(file), name)) : name
+    )
   ] as const
-}))
+))
 
 const within = (file: string) => (imports.get(file) ?? []).filter((name) => name.endsWith(".ts"))
 
 /** From the front door down the pipeline: a module imports from those below it. */
 const levels: ReadonlyArray<ReadonlyArray<string>> = [
+  ["index.ts", "node.ts", "testing.ts"],
   ["ProtectedResource.ts", "TokenPool.ts"],
   ["Alf.ts"],
   ["AuthorizedHttpClient.ts", "ClientRegistration.ts"],
+  ["testing/TestTokenService.ts", "testing/TestAuthorizationServer.ts"],
   ["TokenService.ts"],
-  ["ClientAssertion.ts", "DPoP.ts", "DeviceCodeGrant.ts"],
+  ["ClientAssertion.ts", "DPoP.ts", "DeviceCodeGrant.ts", "node/AuthorizationCodeGrant.ts", "node/ImplicitGrant.ts"],
+  ["node/internal/signIn.ts"],
+  ["node/internal/listener.ts", "node/Browser.ts"],
+  ["node/internal/page.ts"],
   ["Grant.ts"],
   ["TokenEndpoint.ts"],
   ["AuthorizationServer.ts"],
-  ["ClientAuthentication.ts", "TokenStorage.ts"],
+  ["ClientAuthentication.ts"],
+  ["testing/TokenStorageConformance.ts", "TokenStorage/Memcached.ts", "TokenStorage/Redis.ts", "TokenStorage/Sql.ts"],
+  ["TokenStorage.ts"],
   ["AccessToken.ts", "TokenMetrics.ts"],
   ["TokenError.ts"]
 ]
@@ -46,6 +63,33 @@ const isSubpath = (file: string) =>
   ["node.ts", "testing.ts", "ClientAssertion.ts", "DPoP.ts"].includes(file)
 
 describe("imports", () => {
+  it("are found in whichever way they are written", () => {
+    const text = `
+      /** import { e } from "in a comment" */
+      // import { f } from "in another"
+      import { a } from "named"
+      import type { b } from 'types'
+      import {
+        c,
+        type d
+      } from "lines"
+      import "side effect"
+      export { g } from "export"
+      export type * from "export of types"
+      export * as h from "namespace"
+      const i = () => import("dynamic")
+      type J = import("type").J
+    `
+    assert.deepStrictEqual(
+      [...importsOf(text)].sort(),
+      ["dynamic", "export", "export of types", "lines", "named", "namespace", "side effect", "type", "types"]
+    )
+  })
+
+  it("of every public module have a level", () => {
+    assert.deepStrictEqual(files.filter((file) => levelOf(file) === -1 && !/^(?:testing\/)?internal\//.test(file)), [])
+  })
+
   it("run down the pipeline", () => {
     const wrong = files.flatMap((file) => {
       const level = levelOf(file)
