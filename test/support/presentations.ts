@@ -35,12 +35,12 @@ const dpop: Presentation = {
 
 /** Runs tests for each presentation. */
 export const overEach = (title: string, tests: (presentation: Presentation) => void) => {
-  describe(title, () => {
-    describe("over Bearer", () => tests(bearer))
-    describe("over DPoP", () => {
-      watchWebCrypto()
-      tests(dpop)
-    })
+  describe(`${title}, over Bearer`, () => {
+    tests(bearer)
+  })
+  describe(`${title}, over DPoP`, () => {
+    watchWebCrypto()
+    tests(dpop)
   })
 }
 
