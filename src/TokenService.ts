@@ -290,7 +290,10 @@ const ending = <R>(self: Self<R>, { reason }: TokenFlight, mine: Running.Running
     : overdue
 }
 
-/** Whoever allows more than usual has a slow token endpoint, whose response is worth waiting for. */
+/**
+ * How long a renewal goes on that nobody needs; twice as long if it has sent a refresh token, so that one attempt has its
+ * whole timeout. Another attempt follows when the service is used again.
+ */
 const patience = <R>(self: Self<R>): number =>
   Duration.toMillis(Duration.greaterThan(self.tokenTimeout, usualTimeout) ? self.tokenTimeout : farewell(self))
 

@@ -710,16 +710,24 @@ describe("a renewal that hangs", () => {
       assert.strictEqual(interrupted(), 0)
     }))
 
-  it.scoped("goes on when it has spent a refresh token", () =>
+  it.scoped("that has spent a refresh token has the time of one attempt", () =>
     Effect.gen(function*() {
-      const { grant, interrupted } = hanging(true)
-      const service = yield* make({ grant })
-      yield* service.get
-      yield* TestClock.adjust("85 seconds")
-      yield* service.get
-      yield* settle
-      yield* TestClock.adjust("1 minute")
-      assert.strictEqual(interrupted(), 0)
-      assert.strictEqual(value(yield* service.get), "t1")
+      for (
+        const [tokenTimeout, millis] of [[undefined, 10_000], ["8 seconds", 10_000], ["3 seconds", 6_000], [
+          "20 seconds",
+          40_000
+        ]] as const
+      ) {
+        const { grant, interrupted } = hanging(true)
+        const service = yield* make({ grant, tokenTimeout })
+        yield* service.get
+        yield* TestClock.adjust("85 seconds")
+        yield* service.get
+        yield* settle
+        yield* TestClock.adjust(millis - 1)
+        assert.strictEqual(interrupted(), 0)
+        yield* TestClock.adjust("1 millis")
+        assert.strictEqual(interrupted(), 1)
+      }
     }))
 })

@@ -39,8 +39,8 @@ export const overdue = (running: Running, grace: Duration.Duration, now: () => n
   })
 
 /**
- * Ends by an interruption when nobody has used the service for so many milliseconds: a renewal that hangs does not keep a
- * program from ending that has done its work. What has been spent is awaited.
+ * Ends by an interruption when nobody has used the service for so many milliseconds, for twice as many if something was
+ * spent: a renewal that hangs does not keep a program from ending that has done its work.
  */
 export const unattended = (
   running: Running,
@@ -49,9 +49,9 @@ export const unattended = (
   now: () => number
 ): Effect.Effect<never> =>
   Effect.suspend(() => {
-    const left = lastUsed() + patience - now()
-    const isAlone = !running.isSpending && running.handle.callers.size === 0
-    if (left <= 0 && isAlone) return Effect.interrupt
+    const limit = running.isSpending ? 2 * patience : patience
+    const left = lastUsed() + limit - now()
+    if (left <= 0 && running.handle.callers.size === 0) return Effect.interrupt
     // a clock that was set back does not make it longer
     const pause = Duration.millis(left > 0 ? Math.min(left, patience) : 1_000)
     return Effect.zipRight(Effect.sleep(pause), unattended(running, patience, lastUsed, now))
