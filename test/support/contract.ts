@@ -1,6 +1,7 @@
 import { HttpClient, HttpClientError, type HttpClientRequest, HttpClientResponse } from "@effect/platform"
 import { Clock, type Duration, Effect, Fiber, Layer, Option, Redacted, Stream, TestClock } from "effect"
 import { Alf } from "effect-alf"
+import { awaitWebCrypto } from "./webCrypto.ts"
 
 /** What a scripted server saw of one request. */
 export interface Sent {
@@ -118,7 +119,10 @@ export const bearers = (server: Server): ReadonlyArray<string | undefined> =>
 const macrotasks = Effect.async<void>((resume) => void setTimeout(() => setImmediate(() => resume(Effect.void)), 0))
 
 /** Lets every fiber that can run do so, without moving the clock. */
-export const settle = Effect.repeatN(macrotasks, 4)
+export const settle: Effect.Effect<void> = Effect.repeat(
+  Effect.zipRight(Effect.repeatN(macrotasks, 4), awaitWebCrypto),
+  { while: (wasUsed) => wasUsed }
+)
 
 /** One pipeline over a scripted server, as a program with two APIs would make it. */
 export const pipeline = (

@@ -44,13 +44,14 @@ export const overEach = (title: string, tests: (presentation: Presentation) => v
   })
 }
 
-/** A token has a proof of its own (RFC 9449 §4.3), and nothing else has one. */
+/** A token has a proof of its own (RFC 9449 §4.3); besides, only a token request has one. */
 const checkProof = ({ headers, method, url }: HttpClientRequest.HttpClientRequest, seen: Set<string>) => {
   const token = /^DPoP (.*)$/.exec(headers["authorization"] ?? "")?.[1]
   const proof = headers["dpop"]
   if (token === undefined && proof === undefined) return
   const wrong = (what: string) => new Error(`${method} ${url}: ${what}`)
-  if (token === undefined || proof === undefined) throw wrong("either a token or a proof is missing")
+  if (proof === undefined) throw wrong("a proof is missing")
+  if (token === undefined && method !== "POST") throw wrong("a proof without a token")
   if (seen.has(proof)) throw wrong("a proof is used twice")
   seen.add(proof)
   const [header = "", payload = "", signature = ""] = proof.split(".")
@@ -62,7 +63,6 @@ const checkProof = ({ headers, method, url }: HttpClientRequest.HttpClientReques
   }
   const { origin, pathname } = new URL(url)
   if (claims.htm !== method || claims.htu !== origin + pathname) throw wrong("the proof is for another request")
-  if (claims.ath !== createHash("sha256").update(token).digest("base64url")) {
-    throw wrong("the proof is for another token")
-  }
+  const hash = token === undefined ? undefined : createHash("sha256").update(token).digest("base64url")
+  if (claims.ath !== hash) throw wrong("the proof is for another token")
 }

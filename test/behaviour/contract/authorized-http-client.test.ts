@@ -30,6 +30,7 @@ import {
   api,
   bearer,
   bearers,
+  counting,
   json,
   pipeline,
   type Script,
@@ -41,12 +42,32 @@ import {
   transportError,
   unauthorized
 } from "../../support/contract.ts"
+import { bearer as overBearer, overEach, type Presentation } from "../../support/presentations.ts"
+import { adjust } from "../../support/testClock.ts"
 
 const once = { tokenRetry: { times: 0 } } as const
 
-/** An API that accepts only these bearers, given as a set that may change. */
-const accepting = (valid: Set<string>): Script => (sent) =>
-  valid.has((sent.headers["authorization"] ?? "").replace("Bearer ", "")) ? json({ ok: true }) : unauthorized()
+/** What the tests need of a presentation. */
+const over = ({ checked, options, scheme }: Presentation) => {
+  /** How a token stands in `Authorization`. */
+  const shown = (token: string) => `${scheme} ${token}`
+  return {
+    shown,
+    /** A response with a token. */
+    token: (value: string) => bearer(value, { token_type: scheme }),
+    /** An API that accepts only these tokens, given as a set that may change. */
+    accepting: (valid: ReadonlySet<string>): Script => ({ headers }) =>
+      Array.from(valid, shown).includes(headers["authorization"] ?? "") ? json({ ok: true }) : unauthorized(),
+    serve: (script: Parameters<typeof serve>[0] = {}): Server => {
+      const server = serve({ token: counting({ token_type: scheme }), ...script })
+      const client = checked(server.client)
+      return { ...server, client, layer: Layer.succeed(HttpClient.HttpClient, client) }
+    },
+    pipeline: (server: Server, more: Parameters<typeof pipeline>[1] = {}) => pipeline(server, { ...options, ...more })
+  }
+}
+
+const { accepting } = over(overBearer)
 
 const full = (server: Server, more: Partial<Extract<Alf.Options, { readonly tokenEndpoint: string | URL }>> = {}) =>
   Alf.layer({ tokenEndpoint, clientId: "client", clientSecret: Redacted.make("swordfish"), origins: [api], ...more })
@@ -54,7 +75,9 @@ const full = (server: Server, more: Partial<Extract<Alf.Options, { readonly toke
       Layer.provide(server.layer)
     )
 
-describe("where the token goes", () => {
+overEach("where the token goes", (presentation) => {
+  const { pipeline, serve, shown } = over(presentation)
+
   it.scoped("to the listed origins, with default ports spelled or not", () =>
     Effect.gen(function*() {
       const server = serve()
@@ -74,7 +97,7 @@ describe("where the token goes", () => {
           "https://a.example.evil.example/x"
         ]
       ) yield* httpClient.get(url)
-      const yes = "Bearer token-1"
+      const yes = shown("token-1")
       assert.deepStrictEqual(bearers(server), [
         yes,
         yes,
@@ -117,7 +140,7 @@ describe("where the token goes", () => {
       ) {
         yield* httpClient.get(url)
       }
-      const yes = "Bearer token-1"
+      const yes = shown("token-1")
       assert.deepStrictEqual(bearers(server), [yes, yes, yes, yes, undefined])
     }))
 
@@ -126,7 +149,7 @@ describe("where the token goes", () => {
       const server = serve()
       const { httpClient } = yield* pipeline(server)
       yield* httpClient.execute(HttpClientRequest.get(api).pipe(HttpClientRequest.basicAuth("a", "b")))
-      assert.deepStrictEqual(bearers(server), ["Bearer token-1"])
+      assert.deepStrictEqual(bearers(server), [shown("token-1")])
     }))
 
   it.scoped("a relative URL is refused with words", () =>
@@ -156,7 +179,7 @@ describe("where the token goes", () => {
       })
       const { httpClient } = yield* pipeline(server)
       yield* HttpClient.followRedirects(httpClient, 3).get(`${api}/x`)
-      assert.deepStrictEqual(bearers(server), ["Bearer token-1", undefined])
+      assert.deepStrictEqual(bearers(server), [shown("token-1"), undefined])
     }))
 
   it.scoped("no token, no request", () =>
@@ -170,14 +193,16 @@ describe("where the token goes", () => {
     }))
 })
 
-describe("401", () => {
+overEach("401", (presentation) => {
+  const { accepting, pipeline, serve, shown, token } = over(presentation)
+
   it.scoped("refreshes and replays once", () =>
     Effect.gen(function*() {
       const server = serve({ api: accepting(new Set(["token-2"])) })
       const { httpClient } = yield* pipeline(server)
       const response = yield* httpClient.get(`${api}/x?y=1`)
       assert.strictEqual(response.status, 200)
-      assert.deepStrictEqual(bearers(server), ["Bearer token-1", "Bearer token-2"])
+      assert.deepStrictEqual(bearers(server), [shown("token-1"), shown("token-2")])
       assert.deepStrictEqual(server.apiRequests.map((sent) => sent.url), [`${api}/x?y=1`, `${api}/x?y=1`])
       assert.strictEqual(server.tokenRequests.length, 2)
     }))
@@ -200,7 +225,7 @@ describe("401", () => {
       assert.strictEqual(error.status, 401)
       assert.strictEqual(error.challenges.length, 1)
       const challenge = error.challenges[0]!
-      assert.strictEqual(challenge.scheme.toLowerCase(), "bearer")
+      assert.strictEqual(challenge.scheme, "Bearer")
       assert.strictEqual(challenge.params["realm"], "api")
       assert.strictEqual(challenge.params["error"], "invalid_token")
       assert.strictEqual(challenge.params["error_description"], "expired, or so")
@@ -245,7 +270,7 @@ describe("401", () => {
         { ...server, layer: Layer.succeed(HttpClient.HttpClient, HttpClient.filterStatusOk(server.client)) }
       )
       assert.strictEqual((yield* httpClient.get(api)).status, 200)
-      assert.deepStrictEqual(bearers(server), ["Bearer token-1", "Bearer token-2"])
+      assert.deepStrictEqual(bearers(server), [shown("token-1"), shown("token-2")])
       assert.strictEqual((yield* authorizedHttpClient.get(api)).status, 200)
 
       const refusing = serve({ api: unauthorized })
@@ -262,7 +287,7 @@ describe("401", () => {
     Effect.gen(function*() {
       const server = serve({
         api: unauthorized,
-        token: (_, n) => n === 1 ? bearer("t1") : json({ error: "unauthorized_client" }, { status: 400 })
+        token: (_, n) => n === 1 ? token("t1") : json({ error: "unauthorized_client" }, { status: 400 })
       })
       const { authorizedHttpClient } = yield* pipeline(server)
       const error = yield* Effect.flip(authorizedHttpClient.get(api))
@@ -272,10 +297,10 @@ describe("401", () => {
 
   it.scoped("replays once with the same token if the endpoint hands it out again", () =>
     Effect.gen(function*() {
-      const server = serve({ token: () => bearer("same"), api: (_, n) => n === 1 ? unauthorized() : json({}) })
+      const server = serve({ token: () => token("same"), api: (_, n) => n === 1 ? unauthorized() : json({}) })
       const { httpClient } = yield* pipeline(server)
       assert.strictEqual((yield* httpClient.get(api)).status, 200)
-      assert.deepStrictEqual(bearers(server), ["Bearer same", "Bearer same"])
+      assert.deepStrictEqual(bearers(server), [shown("same"), shown("same")])
     }))
 
   it.scoped("hundreds at once: one refresh, and a replay each", () =>
@@ -323,7 +348,7 @@ describe("401", () => {
       yield* settle
       const fast = yield* Effect.fork(httpClient.get(`${api}/fast`))
       yield* settle
-      yield* TestClock.adjust("2 seconds")
+      yield* adjust("2 seconds")
       yield* settle
       assert.strictEqual((yield* Fiber.join(fast)).status, 200)
       assert.strictEqual((yield* advancing(Fiber.join(slow), "1 second")).status, 200)
@@ -383,7 +408,7 @@ describe("401", () => {
       const { httpClient } = yield* pipeline(server)
       const fiber = yield* Effect.fork(httpClient.get(api))
       yield* settle
-      yield* TestClock.adjust("1 second")
+      yield* adjust("1 second")
       yield* settle
       assert.strictEqual((yield* Fiber.join(fiber)).status, 200)
     }))
