@@ -41,7 +41,7 @@ const steps = fc.array(
       }))
     }
   ),
-  { minLength: 1, maxLength: 400 }
+  { minLength: 1, maxLength: 150, size: "max" }
 )
 
 /** Does what the middleware does, each request answered at once; when new tokens were fetched, and what was decided. */

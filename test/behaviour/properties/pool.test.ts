@@ -18,7 +18,6 @@ import {
 } from "./poolLife.ts"
 import { once, runs } from "./runs.ts"
 
-// "max": as long as it says, where the default makes ten steps at most
 const steps = fc.array(step, { minLength: 1, maxLength: 80, size: "max" })
 const capacity = fc.integer({ min: 1, max: 4 })
 

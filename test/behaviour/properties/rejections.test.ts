@@ -72,7 +72,7 @@ const live = (steps: ReadonlyArray<Step>): ReadonlyArray<Moment> => {
 
 describe("rejections", () => {
   it.prop("an origin that rejects everything: 1, 2, 4, 8, 16 and then 30 s between two fetches", [
-    fc.array(fc.oneof({ weight: 3, arbitrary: replayed }, tick), { minLength: 1, maxLength: 80 })
+    fc.array(fc.oneof({ weight: 3, arbitrary: replayed }, tick), { minLength: 1, maxLength: 80, size: "max" })
   ], ([steps]) => {
     const { fetches } = live(steps).at(-1)!
     for (const [n, at] of fetches.slice(1).entries()) {
@@ -84,7 +84,8 @@ describe("rejections", () => {
     it.prop(`whatever an origin rejects or accepts, bodies ${bodies}: at most two fetches within a second`, [
       fc.array(fc.oneof({ weight: 3, arbitrary: request }, { weight: 3, arbitrary: accepting }, tick), {
         minLength: 1,
-        maxLength: 80
+        maxLength: 80,
+        size: "max"
       })
     ], ([steps]) => {
       const { fetches } = live(steps).at(-1)!
@@ -103,7 +104,11 @@ describe("rejections", () => {
   })
 
   it.prop("no pause is longer than 30 s, and a clock that was set back ends it", [
-    fc.array(fc.oneof({ weight: 3, arbitrary: refusing }, accepting, tick), { minLength: 1, maxLength: 60 }),
+    fc.array(fc.oneof({ weight: 3, arbitrary: refusing }, accepting, tick), {
+      minLength: 1,
+      maxLength: 60,
+      size: "max"
+    }),
     fc.integer({ min: 1, max: 10_000_000 })
   ], ([steps, back]) => {
     const { now, rejection } = live(steps).at(-1)!

@@ -3,6 +3,8 @@
  *
  * - `ALF_RUNS`: how many runs
  * - `ALF_SEED` and `ALF_PATH`: the `seed` and `path` that a failing run printed; together they replay it
+ *
+ * An array of steps needs `size: "max"`: without it, it has ten at most, whatever its `maxLength`.
  */
 import { Effect } from "effect"
 

@@ -127,7 +127,7 @@ const event: fc.Arbitrary<Event> = fc.oneof(
 
 describe("the state of a token", () => {
   it.prop("hands out no token that is expired, from the future, or the one that was just rejected", [
-    fc.array(event, { minLength: 1, maxLength: 60 })
+    fc.array(event, { minLength: 1, maxLength: 60, size: "max" })
   ], ([events]) => {
     const m = machine()
     const open = new Map<number, State.Flight<number>>()
