@@ -265,19 +265,23 @@ const makeReader = () => {
   return { visit, submit }
 }
 
-describe("device codes, at oidc-provider", () => {
-  it.scopedLive(
-    "a person signs in on another device; the tokens are refreshed, and revoked at sign-out",
-    () =>
+describe("device codes, at oidc-provider", { concurrent: true }, () => {
+  it.scopedLive.each(["Bearer", "DPoP"] as const)(
+    "a person signs in on another device; the %s tokens are refreshed, and revoked at sign-out",
+    (type) =>
       Effect.gen(function*() {
         const { issuer, seen } = yield* authorizationServer({
           application_type: "native",
           token_endpoint_auth_method: "none",
           grant_types: ["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"]
         })
+        // another origin, whose nonce is not known from the token endpoint
+        const api = issuer.replace("127.0.0.1", "localhost")
         const shown = yield* Deferred.make<DeviceCodeGrant.DeviceCode>()
         const { httpClient, tokens } = yield* connect<DeviceCodeGrant.DevicePrompt>(issuer, {
-          grant: DeviceCodeGrant.make({ scope: "openid offline_access", params: { prompt: "consent" } })
+          origins: [issuer, api],
+          grant: DeviceCodeGrant.make({ scope: "openid offline_access", params: { prompt: "consent" } }),
+          ...(type === "DPoP" ? { dpop: DPoP.generate() } : {})
         }).pipe(
           Effect.provide(Layer.mergeAll(FetchHttpClient.layer, TokenStorage.layerMemory)),
           Effect.provideService(DeviceCodeGrant.DevicePrompt, { show: (code) => Deferred.succeed(shown, code) })
@@ -296,9 +300,14 @@ describe("device codes, at oidc-provider", () => {
         })
         const token = yield* getting
         assert.isTrue(Option.isSome(token.refreshToken))
-        assert.strictEqual((yield* httpClient.get(`${issuer}/me`)).status, 200)
+        assert.strictEqual(token.type, type)
+        const calls = Effect.all(Array.from({ length: 2 }, () => httpClient.get(`${api}/me`)))
+        assert.deepStrictEqual((yield* calls).map(({ status }) => status), [200, 200])
+        // the first one is refused for its nonce
+        assert.lengthOf(seen.filter((request) => request === "GET /me"), type === "DPoP" ? 3 : 2)
         const renewed = yield* tokens.refresh(token)
         assert.isFalse(AccessToken.isSame(token, renewed))
+        assert.strictEqual((yield* httpClient.get(`${api}/me`)).status, 200)
         yield* tokens.revoke
         assert.lengthOf(seen.filter((request) => request === "POST /token/revocation"), 2)
       }),
