@@ -1,8 +1,10 @@
 /** Processes that share their token: eight of them, each with fifty requests at once, on real sockets. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Context, Duration, Effect, Fiber, Layer, pipe, type Scope } from "effect"
+import { calculateJwkThumbprint } from "jose"
+import { generateKeyPairSync } from "node:crypto"
 import { rename, rm, writeFile } from "node:fs/promises"
-import type { Store } from "../support/processes/protocol.ts"
+import type { Store, WorkerOptions } from "../support/processes/protocol.ts"
 import { makeServers } from "../support/processes/servers.ts"
 import { bundle, startWorker, temporaryFolder, until, type Worker } from "../support/processes/workers.ts"
 import { isMissing, isPostgresMissing, memcachedServer, postgresServer, redisServer } from "../support/servers.ts"
@@ -58,7 +60,8 @@ const folder: Effect.Effect<RunningStore, never, Scope.Scope> = Effect.map(tempo
 /** Servers, a store and its processes; `clocks` says of each by how many milliseconds its clock is ahead. */
 const makeWorld = (
   makeStore: Effect.Effect<RunningStore, never, Scope.Scope>,
-  clocks: ReadonlyArray<number> = Array.from({ length: processes }, () => 0)
+  clocks: ReadonlyArray<number> = Array.from({ length: processes }, () => 0),
+  more: Pick<WorkerOptions, "dpopKey"> = {}
 ) =>
   Effect.gen(function*() {
     const program = yield* bundle
@@ -66,7 +69,15 @@ const makeWorld = (
     const { apiUrl, tokenEndpoint } = servers
     const store = yield* makeStore
     const startProcess = (clockAhead: number, index: number) =>
-      startWorker(program, { name: `worker-${index}`, tokenEndpoint, apiUrl, store: store.store, term, clockAhead })
+      startWorker(program, {
+        name: `worker-${index}`,
+        tokenEndpoint,
+        apiUrl,
+        store: store.store,
+        term,
+        clockAhead,
+        ...more
+      })
     const workers = yield* Effect.forEach(clocks, startProcess, { concurrency: "unbounded" })
     return { ...servers, store, workers, startProcess }
   })
@@ -269,12 +280,20 @@ for (const { isSkipped, makeStore, name } of stores) {
 }
 
 describe.skipIf(isMissing("redis-server"))("a process whose clock is ahead", () => {
-  for (const ahead of [200, 600_000]) {
+  for (const [ahead, isBound] of [[200, false], [600_000, false], [600_000, true]] as const) {
     it.scopedLive(
-      `by ${ahead} milliseconds shares its token with the others`,
+      `by ${ahead} milliseconds shares its ${isBound ? "bound " : ""}token with the others`,
       () =>
         Effect.gen(function*() {
-          const { hold, release, revokeAll, tokenRequests, workers } = yield* makeWorld(redis, [ahead, 0, 0])
+          const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
+          const jwk = privateKey.export({ format: "jwk" })
+          const world = yield* makeWorld(
+            redis,
+            isBound ? [ahead, 0] : [ahead, 0, 0],
+            isBound ? { dpopKey: JSON.stringify(jwk) } : {}
+          )
+          const { boundTo, hold, release, revokeAll, tokenRequests, workers } = world
+          const thumbprint = isBound ? yield* Effect.promise(() => calculateJwkThumbprint(jwk)) : undefined
           const [first, ...others] = workers
           for (const event of [Effect.void, revokeAll]) {
             yield* event
@@ -288,6 +307,7 @@ describe.skipIf(isMissing("redis-server"))("a process whose clock is ahead", () 
             yield* release
             yield* Fiber.joinAll(answers)
             assert.lengthOf(tokenRequests, before + 1)
+            assert.deepStrictEqual(boundTo(), new Set([thumbprint]))
           }
         }),
       timeout

@@ -4,7 +4,7 @@ import { describe } from "@effect/vitest"
 import { Effect } from "effect"
 import type { AuthorizedHttpClient } from "effect-alf"
 import * as DPoP from "effect-alf/DPoP"
-import { createHash, createPublicKey, verify } from "node:crypto"
+import { boundTokenOf, proofOf } from "./proofs.ts"
 import { watchWebCrypto } from "./webCrypto.ts"
 
 export interface Presentation {
@@ -45,24 +45,14 @@ export const overEach = (title: string, tests: (presentation: Presentation) => v
 }
 
 /** A token has a proof of its own (RFC 9449 §4.3); besides, only a token request has one. */
-const checkProof = ({ headers, method, url }: HttpClientRequest.HttpClientRequest, seen: Set<string>) => {
-  const token = /^DPoP (.*)$/.exec(headers["authorization"] ?? "")?.[1]
+const checkProof = (request: HttpClientRequest.HttpClientRequest, seen: Set<string>) => {
+  const { headers, method, url } = request
+  const token = boundTokenOf(request)
   const proof = headers["dpop"]
   if (token === undefined && proof === undefined) return
-  const wrong = (what: string) => new Error(`${method} ${url}: ${what}`)
-  if (proof === undefined) throw wrong("a proof is missing")
-  if (token === undefined && method !== "POST") throw wrong("a proof without a token")
-  if (seen.has(proof)) throw wrong("a proof is used twice")
-  seen.add(proof)
-  const [header = "", payload = "", signature = ""] = proof.split(".")
-  const { jwk } = JSON.parse(Buffer.from(header, "base64url").toString())
-  const claims = JSON.parse(Buffer.from(payload, "base64url").toString())
-  const key = { key: createPublicKey({ format: "jwk", key: jwk }), dsaEncoding: "ieee-p1363" } as const
-  if (!verify("sha256", Buffer.from(`${header}.${payload}`), key, Buffer.from(signature, "base64url"))) {
-    throw wrong("the signature is wrong")
-  }
-  const { origin, pathname } = new URL(url)
-  if (claims.htm !== method || claims.htu !== origin + pathname) throw wrong("the proof is for another request")
-  const hash = token === undefined ? undefined : createHash("sha256").update(token).digest("base64url")
-  if (claims.ath !== hash) throw wrong("the proof is for another token")
+  if (proof === undefined) throw new Error(`${method} ${url}: a token without a proof`)
+  if (token === undefined && method !== "POST") throw new Error(`${method} ${url}: a proof without a token`)
+  const { jti } = proofOf(request, token)
+  if (seen.has(jti)) throw new Error(`${method} ${url}: a proof is used twice`)
+  seen.add(jti)
 }
