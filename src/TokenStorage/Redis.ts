@@ -23,6 +23,7 @@ import { check, issue, resolve } from "../internal/options.ts"
 import { leaseTerm } from "../internal/storage/lease.ts"
 import { leaseKey } from "../internal/storage/leaseRecord.ts"
 import { inModule } from "../internal/log.ts"
+import { hardTimeout } from "../internal/timeout.ts"
 import type { ConfigurationError } from "../TokenError.ts"
 import { type LeaseOptions, make, type Storage, TokenStorage } from "../TokenStorage.ts"
 
@@ -81,8 +82,7 @@ export const layer = (options: Options = {}): Layer.Layer<TokenStorage, Configur
     Effect.gen(function*() {
       const term = yield* leaseTerm(options)
       const client = yield* connect(options)
-      // a connection that does not answer may have been dropped silently
-      return fromClient(client, options.prefix, term, () => client.disconnect(true))
+      return fromClient(client, options.prefix, term, inTime(client))
     })
   )
 
@@ -127,21 +127,17 @@ export const layerClient = (
 const removeIf = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1]) or 0`
 const renewIf = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2]) or 0`
 
+/** How the answer to a command is waited for. */
+type Wait = <A>(answer: Effect.Effect<A, string>) => Effect.Effect<A, string>
+
 const fromClient = (
   client: Redis | Cluster,
   prefix = "",
   term: Duration.Duration,
-  onSilence = () => {}
+  wait: Wait = (answer) => answer
 ): Storage => {
   const run = <A>(command: () => Promise<A>) =>
-    Effect.tryPromise({
-      try: command,
-      catch: (error) => {
-        const description = describe(error)
-        if (description === silence) onSilence()
-        return `Redis: ${description}`
-      }
-    })
+    wait(Effect.tryPromise({ try: command, catch: (error) => `Redis: ${describe(error)}` }))
   return make({
     get: (key) => Effect.map(run(() => client.get(prefix + key)), Option.fromNullable),
     set: (key, text, timeToLive) =>
@@ -171,6 +167,33 @@ const fromClient = (
 
 const millis = (duration: Duration.Duration): number => Math.ceil(Duration.toMillis(duration))
 
+/** How long a command may take. */
+const commandTimeout = Duration.seconds(3)
+
+/**
+ * Fails if there is no answer in time, and has the connection made anew: it may have been dropped silently. The client's
+ * own timeout would take a process that had no time itself for one: a timer that is due goes before what was received.
+ */
+const inTime = (client: Redis): Wait => {
+  let isGivenUp = false
+  const whenReady = () => {
+    isGivenUp = false
+    delete client.options.commandTimeout
+  }
+  if (client.status === "ready") whenReady()
+  client.on("ready", whenReady)
+  // for what is said before it is ready
+  client.on("close", () => {
+    client.options.commandTimeout = millis(commandTimeout)
+  })
+  return hardTimeout(commandTimeout, () => {
+    // several commands find it at once
+    if (!isGivenUp) client.disconnect(true)
+    isGivenUp = true
+    return `Redis: ${silence}`
+  })
+}
+
 const connect = (options: Options): Effect.Effect<Redis, ConfigurationError, Scope.Scope> =>
   Effect.gen(function*() {
     const url = yield* checkedUrl(options.url)
@@ -187,7 +210,7 @@ const connect = (options: Options): Effect.Effect<Redis, ConfigurationError, Sco
       // without a connection a command fails now, instead of waiting and being sent when nobody wants it any more
       enableOfflineQueue: false,
       maxRetriesPerRequest: 0,
-      commandTimeout: 3000,
+      commandTimeout: millis(commandTimeout),
       // how long a connection that is given up may take to close; one that was dropped silently never does
       disconnectTimeout: 500,
       // connections that something on the way has dropped silently

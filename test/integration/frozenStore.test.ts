@@ -13,21 +13,25 @@ const stores = [
     name: "Redis",
     isSkipped: isMissing("redis-server"),
     server: redisServer(),
-    layer: (port: number) => TokenStorageRedis.layer({ port })
+    layer: (port: number) => TokenStorageRedis.layer({ port }),
+    // longer than a command may take
+    pause: 3200
   },
   {
     name: "Memcached",
     isSkipped: isMissing("memcached"),
     server: memcachedServer(),
-    layer: (port: number) => TokenStorageMemcached.layer({ servers: `127.0.0.1:${port}` })
+    layer: (port: number) => TokenStorageMemcached.layer({ servers: `127.0.0.1:${port}` }),
+    pause: 1500
   }
 ]
 
 /** Keeps the whole process from doing anything else. */
-const busy = Effect.sync(() => {
-  const end = performance.now() + 1500
-  while (performance.now() < end);
-})
+const busy = (millis: number) =>
+  Effect.sync(() => {
+    const end = performance.now() + millis
+    while (performance.now() < end);
+  })
 
 const makeClient = (clientId: string) =>
   Effect.map(
@@ -35,7 +39,7 @@ const makeClient = (clientId: string) =>
     ({ httpClient }) => httpClient.get("https://api.test/orders")
   )
 
-for (const { isSkipped, layer, name, server } of stores) {
+for (const { isSkipped, layer, name, pause, server } of stores) {
   describe.skipIf(isSkipped)(`${name}`, () => {
     it.scopedLive(
       "that stands still is waited for by a second, once, and shared again when it goes on",
@@ -84,7 +88,7 @@ for (const { isSkipped, layer, name, server } of stores) {
               yield* Effect.sleep("50 millis")
               // timers that are due go before what was received
               yield* Effect.async<void>((resume) => {
-                setImmediate(() => resume(Effect.zipRight(own.thaw, busy)))
+                setImmediate(() => resume(Effect.zipRight(own.thaw, busy(pause))))
               })
               yield* Fiber.join(response)
             }).pipe(Effect.provide(context))
