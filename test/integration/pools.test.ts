@@ -26,7 +26,7 @@ const makeWorld = Effect.gen(function*() {
       }),
     { concurrency: "unbounded" }
   )
-  /** A request of each process for each tenant, all at once. */
+  /** A request of each process for each tenant, four hundred at once. */
   const all = Effect.map(
     Effect.forEach(workers, (worker) => worker.tell({ _tag: "Request", times: 1 }), { concurrency: "unbounded" }),
     (answers) => answers.flat()
