@@ -8,26 +8,18 @@
 import * as UrlParams from "@effect/platform/UrlParams"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { pipe } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import { AccessToken, isSame } from "./AccessToken.ts"
+import type { AccessToken } from "./AccessToken.ts"
 import { AuthorizationServer, type Metadata } from "./AuthorizationServer.ts"
 import { assertionIssue } from "./internal/assertionError.ts"
 import { digest } from "./internal/digest.ts"
 import { keyOf, toParams, validate } from "./internal/grantParams.ts"
 import { inModule } from "./internal/log.ts"
 import { check } from "./internal/options.ts"
-import { list, scopes } from "./internal/scope.ts"
-import { Flight } from "./internal/token/flight.ts"
+import { makeRefresh, refreshTokenOf } from "./internal/token/refresh.ts"
 import { TokenEndpoint } from "./TokenEndpoint.ts"
-import {
-  type ConfigurationError,
-  isTransient,
-  type TokenError,
-  type TokenErrorResponse,
-  TokenRequestError
-} from "./TokenError.ts"
+import { type ConfigurationError, type TokenError, TokenRequestError } from "./TokenError.ts"
 
 /**
  * A way to fetch a token. `R` is what it needs beside the authorization server.
@@ -201,7 +193,7 @@ export const refreshToken = <R = never>(
   otherwise: Grant<R>,
   options: RefreshOptions & { readonly initial?: Redacted.Redacted | undefined } = {}
 ): Grant<R> => {
-  const refresh = refreshWith(options)
+  const refresh = makeRefresh(request<never>, options)
   const { narrow } = otherwise
   return {
     ...otherwise,
@@ -223,23 +215,16 @@ export const refreshToken = <R = never>(
           scope: undefined,
           resource: target.resource
         }),
-    acquire: (previous) => {
-      const spent = secretOf(previous, options.initial)
-      return Option.isNone(spent) ? otherwise.acquire(previous) : pipe(
-        refresh(previous, spent.value),
-        Effect.catchIf(
-          isRefused,
-          (refusal) =>
-            Effect.flatMap(another(refresh, spent.value, previous), (found) =>
-              Option.isSome(found)
-                ? Effect.succeed(found.value)
-                : Effect.zipRight(
-                  inModule("Grant")(Effect.logDebug("the refresh token was refused", { error: refusal.error })),
-                  otherwise.acquire(Option.none())
-                ))
-        )
-      )
-    }
+    acquire: (previous) =>
+      Option.match(refreshTokenOf(previous, options.initial), {
+        onNone: () => otherwise.acquire(previous),
+        onSome: (token) =>
+          refresh(previous, token, (refusal) =>
+            Effect.zipRight(
+              inModule("Grant")(Effect.logDebug("the refresh token was refused", { error: refusal.error })),
+              otherwise.acquire(Option.none())
+            ))
+      })
   }
 }
 
@@ -260,25 +245,13 @@ export const refreshToken = <R = never>(
 export const refreshTokenOnly = (
   options: RefreshOptions & { readonly initial: Redacted.Redacted }
 ): Grant => {
-  const refresh = refreshWith(options)
+  const refresh = makeRefresh(request<never>, options)
   return {
     key: JSON.stringify(["refresh_token_only", digest(Redacted.value(options.initial)), ...refreshKey(options)]),
     validate: validate(options, refreshReserved),
     registration: { grantTypes: ["refresh_token"], redirectUris: [] },
-    acquire: (previous) => {
-      const spent = Option.getOrElse(secretOf(previous, options.initial), () => options.initial)
-      return pipe(
-        refresh(previous, spent),
-        Effect.catchIf(
-          isRefused,
-          (refusal) =>
-            Effect.flatMap(
-              another(refresh, spent, previous),
-              (found) => Option.isSome(found) ? Effect.succeed(found.value) : Effect.fail(refusal)
-            )
-        )
-      )
-    }
+    acquire: (previous) =>
+      refresh(previous, Option.getOrElse(refreshTokenOf(previous, options.initial), () => options.initial), Effect.fail)
   }
 }
 
@@ -452,77 +425,6 @@ const readSecret = (description: string, endpoint: string, read: Effect.Effect<R
           description: assertionIssue(cause, description)
         })
       )
-  )
-
-type Refresh = (
-  previous: Option.Option<AccessToken>,
-  secret: Redacted.Redacted
-) => Effect.Effect<AccessToken, TokenError, TokenEndpoint>
-
-/** Sends a refresh token. What the response leaves out is kept from the token before. */
-const refreshWith = (options: RefreshOptions): Refresh => {
-  const params = toParams("refresh_token", options)
-  const asked = list(options.scope).flatMap(scopes)
-  return (previous, secret) =>
-    Effect.gen(function*() {
-      const endpoint = yield* TokenEndpoint
-      const { spend } = yield* Flight
-      const token = yield* spend(endpoint.request(UrlParams.append(params, "refresh_token", Redacted.value(secret))))
-      const before = Option.getOrUndefined(previous)
-      // a server may have granted less before than is asked for now (RFC 6749 §6)
-      const isNamed = token.scope.length > 0 && (asked.length === 0 || !isEqual(token.scope, asked))
-      return new AccessToken({
-        ...token,
-        refreshToken: Option.orElse(token.refreshToken, () => Option.some(secret)),
-        scope: isNamed || before === undefined || before.scope.length === 0 ? token.scope : before.scope,
-        extra: before === undefined
-          ? token.extra
-          : Redacted.make({ ...Redacted.value(before.extra), ...Redacted.value(token.extra) })
-      })
-    })
-}
-
-const isEqual = (a: ReadonlyArray<string>, b: ReadonlyArray<string>): boolean =>
-  a.length === b.length && a.every((scope, i) => scope === b[i])
-
-/** The refresh token to use: that of the last token, or the first one. */
-const secretOf = (
-  previous: Option.Option<AccessToken>,
-  initial: Redacted.Redacted | undefined
-): Option.Option<Redacted.Redacted> =>
-  Option.match(previous, {
-    onNone: () => Option.fromNullable(initial),
-    onSome: ({ refreshToken }) => refreshToken
-  })
-
-/** Whether a refresh token is no longer good. A client that is not known says nothing about it. */
-const isRefused = (error: TokenError): error is TokenErrorResponse =>
-  error._tag === "TokenErrorResponse" && !isTransient(error) && error.error !== "invalid_client"
-
-/** What another process has got meanwhile: its token, or a token for its refresh token, which is tried once. */
-const another = (
-  refresh: Refresh,
-  spent: Redacted.Redacted,
-  previous: Option.Option<AccessToken>
-): Effect.Effect<Option.Option<AccessToken>, TokenError, TokenEndpoint> =>
-  Effect.gen(function*() {
-    const stored = yield* (yield* Flight).stored
-    if (Option.isNone(stored) || Option.exists(previous, (token) => isSame(token, stored.value))) return Option.none()
-    const { refreshToken } = stored.value
-    if (Option.isNone(refreshToken) || Redacted.value(refreshToken.value) === Redacted.value(spent)) {
-      return Option.none()
-    }
-    if (yield* isGood(stored.value)) return stored
-    return yield* pipe(
-      Effect.asSome(refresh(stored, refreshToken.value)),
-      Effect.catchIf(isRefused, () => Effect.succeedNone)
-    )
-  })
-
-const isGood = ({ expiresAt }: AccessToken): Effect.Effect<boolean> =>
-  Effect.map(
-    Effect.clockWith((clock) => clock.currentTimeMillis),
-    (now) => Option.match(expiresAt, { onNone: () => true, onSome: ({ epochMillis }) => now < epochMillis })
   )
 
 const refreshKey = (options: RefreshOptions): ReadonlyArray<string> =>

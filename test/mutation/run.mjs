@@ -10,7 +10,7 @@ import { relative } from "node:path"
 
 const groups = {
   values: {
-    mutate: ["AccessToken", "ClientAuthentication", "Grant", "TokenError", "internal/digest", "internal/grantParams"],
+    mutate: ["AccessToken", "ClientAuthentication", "Grant", "TokenError", "internal/digest", "internal/grantParams", "internal/token/refresh"],
     tests: ["unit/AccessToken", "unit/ClientAuthentication", "unit/Grant", "unit/TokenError"]
   },
   responses: {
