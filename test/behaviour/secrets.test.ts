@@ -19,8 +19,7 @@ import {
   LogLevel,
   Option,
   Redacted,
-  Schedule,
-  TestClock
+  Schedule
 } from "effect"
 import {
   AccessToken,
@@ -33,20 +32,25 @@ import {
   TokenStorage
 } from "effect-alf"
 import { inspect } from "node:util"
+import { overEach, type Presentation } from "../support/presentations.ts"
 import { recordLogs, recordSpans } from "../support/recorders.ts"
 import { broken, goodToken, json, type Received, type Scripted, scripted } from "../support/scriptedClient.ts"
+import { adjust } from "../support/testClock.ts"
 
 const clientId = "client &"
 const secret = "MARKED secret/&+\"é"
 const encoded = (text: string) => new URLSearchParams({ "": text }).toString().slice(1)
 const base64 = (text: string) => Buffer.from(text).toString("base64")
 
+const beginningOfProof = base64("{\"typ\":\"dpop+jw")
+
 /** Every writing of a secret, in which `MARKED` cannot be found, is listed. */
 const marks = [
   "MARKED",
   base64(`${encoded(clientId)}:${encoded(secret)}`),
   base64(`${clientId}:${secret}`),
-  base64(secret)
+  base64(secret),
+  beginningOfProof
 ]
 
 const api = "https://api.test"
@@ -59,6 +63,13 @@ const options = {
   origins: [api],
   tokenRetry: { times: 1 }
 } satisfies Alf.Options
+
+/** What the tests need of a presentation. */
+const over = ({ options: presented, scheme }: Presentation) => ({
+  options: { ...options, ...presented },
+  token: (name: string, members?: Readonly<Record<string, unknown>>) =>
+    goodToken(name, { token_type: scheme, ...members })
+})
 
 const isAuth = ({ url }: Received) => url.startsWith(auth)
 
@@ -129,7 +140,7 @@ const watched = <A, E>(
         Effect.provide(http.layer)
       )
     )
-    yield* TestClock.adjust("10 minutes")
+    yield* adjust("10 minutes")
     const exit = yield* Fiber.join(fiber)
 
     assert.isNotEmpty(logs.lines)
@@ -229,7 +240,8 @@ const ends: ReadonlyArray<
   ]
 ]
 
-describe("a token error shows no secret", () => {
+overEach("a token error shows no secret", (presentation) => {
+  const { options } = over(presentation)
   for (const [name, handler, overrides, tag] of ends) {
     it.effect(`of the typed client: ${name}`, () =>
       Effect.gen(function*() {
@@ -272,7 +284,9 @@ describe("a token error shows no secret", () => {
     }))
 })
 
-describe("a program that goes well shows no secret", () => {
+overEach("a program that goes well shows no secret", (presentation) => {
+  const { options, token } = over(presentation)
+  const { scheme } = presentation
   /** A token per request, with a refresh token; an API that takes any but those that were revoked. */
   const servers = () => {
     let issued = 0
@@ -280,17 +294,19 @@ describe("a program that goes well shows no secret", () => {
     const http = scripted((request) => {
       if (isAuth(request)) {
         issued++
-        return goodToken(`MARKED-access-${issued}`, { expires_in: 100, refresh_token: `MARKED-refresh-${issued}` })
+        return token(`MARKED-access-${issued}`, { expires_in: 100, refresh_token: `MARKED-refresh-${issued}` })
       }
-      const { authorization } = request.headers
+      const { authorization, dpop } = request.headers
       return revoked.has(authorization)
         ? new Response(echo(request), {
           status: 401,
-          headers: { "www-authenticate": `Bearer error="invalid_token", error_description="${authorization} is bad"` }
+          headers: {
+            "www-authenticate": `${scheme} error="invalid_token", error_description="${authorization} ${dpop} is bad"`
+          }
         })
         : new Response("fine")
     })
-    return { http, revoke: (token: string) => revoked.add(`Bearer ${token}`) }
+    return { http, revoke: (token: string) => revoked.add(`${scheme} ${token}`) }
   }
 
   it.effect("in its logs, spans, contexts and values: fetch, renewal, 401, replay, refresh token, storage, end", () =>
@@ -335,13 +351,14 @@ describe("a program that goes well shows no secret", () => {
       for (const mark of ["MARKED-refresh-0", "MARKED-refresh-1", "MARKED-access-1", "MARKED-access-3"]) {
         assertOnTheWire(http, mark)
       }
+      if (scheme === "DPoP") assertOnTheWire(http, beginningOfProof)
     }))
 
   it.effect("in spans, where the program has replaced the list of headers that they do not show", () =>
     Effect.gen(function*() {
       let issued = 0
-      const http = scripted((request) => isAuth(request) ? goodToken(`MARKED-access-${++issued}`) : json({}))
-      for (const header of [undefined, { name: "x-own-token" }]) {
+      const http = scripted((request) => isAuth(request) ? token(`MARKED-access-${++issued}`) : json({}))
+      for (const header of scheme === "DPoP" ? [undefined] : [undefined, { name: "x-own-token" }]) {
         const layer = Alf.layer({ ...options, header, clientAuthentication: ClientAuthentication.basic })
         const program = Effect.locally(
           Effect.provide(Effect.zipRight(typed, dropIn), layer),
@@ -351,8 +368,8 @@ describe("a program that goes well shows no secret", () => {
         const exit = yield* watched(http, program)
         assert.isTrue(Exit.isSuccess(exit))
       }
-      assertOnTheWire(http, "Bearer MARKED-access-1")
-      assertOnTheWire(http, "\"x-own-token\":\"MARKED-access-2\"")
+      assertOnTheWire(http, `${scheme} MARKED-access-1`)
+      if (scheme === "Bearer") assertOnTheWire(http, "\"x-own-token\":\"MARKED-access-2\"")
     }))
 
   it.effect("in the context and the fiber while a token request is under way", () =>
@@ -360,7 +377,7 @@ describe("a program that goes well shows no secret", () => {
       const http = scripted(() => Effect.never)
       const context = yield* Effect.provide(Layer.build(Alf.layer(options)), http.layer)
       const fiber = yield* Effect.fork(Context.get(context, TokenService.TokenService).get)
-      yield* TestClock.adjust("1 second")
+      yield* adjust("1 second")
       assert.strictEqual(http.requests.length, 1)
       assertHidden("the context", [...showings(context), ...insides(context)])
       assertHidden("the fiber", [String(fiber), JSON.stringify(fiber), inspect(fiber, { depth: Infinity })])
@@ -395,7 +412,9 @@ describe("a program that goes well shows no secret", () => {
     }))
 })
 
-describe("an error of the API shows no token", () => {
+overEach("an error of the API shows no token", (presentation) => {
+  const { options, token } = over(presentation)
+  const { scheme } = presentation
   const answers: ReadonlyArray<
     readonly [string, (request: Received) => Response | Effect.Effect<Response, HttpClientError.HttpClientError>]
   > = [
@@ -414,22 +433,20 @@ describe("an error of the API shows no token", () => {
       it.effect(`${name}, ${flavour} client`, () =>
         Effect.gen(function*() {
           let issued = 0
-          const http = scripted((request) => isAuth(request) ? goodToken(`MARKED-access-${++issued}`) : answer(request))
+          const http = scripted((request) => isAuth(request) ? token(`MARKED-access-${++issued}`) : answer(request))
           const filtered = {
             ...http,
             layer: Layer.succeed(HttpClient.HttpClient, HttpClient.filterStatusOk(http.client))
           }
           failed(yield* watched(filtered, Effect.provide(program, Alf.layer(options))))
-          assertOnTheWire(http, "Bearer MARKED-access-1")
+          assertOnTheWire(http, `${scheme} MARKED-access-1`)
         }))
     }
   }
 
   it.effect("above the client either: a status that becomes an error there", () =>
     Effect.gen(function*() {
-      const http = scripted((request) =>
-        isAuth(request) ? goodToken("MARKED-access") : new Response("no", { status: 500 })
-      )
+      const http = scripted((request) => isAuth(request) ? token("MARKED-access") : new Response("no", { status: 500 }))
       const program = Effect.flatMap(
         HttpClient.HttpClient,
         (client) => HttpClient.filterStatusOk(client).execute(HttpClientRequest.get(`${api}/data`))
@@ -475,10 +492,12 @@ const shapes: ReadonlyArray<readonly [string, (error: unknown, sent: string) => 
   ["one after the other", (error) => Effect.ensuring(Effect.fail(error), Effect.die(new Wrapped({ reason: error })))]
 ]
 
-describe("whatever shape the failure of a client below has", () => {
+overEach("whatever shape the failure of a client below has", (presentation) => {
+  const { options, token } = over(presentation)
+  const { scheme } = presentation
   for (const [shape, fail] of shapes) {
     const failing = (isFailing: (request: Received) => boolean) => {
-      const http = scripted(() => goodToken("MARKED-access"))
+      const http = scripted(() => token("MARKED-access"))
       const client = HttpClient.transform(http.client, (effect, request) => {
         const sent = JSON.stringify(request.headers)
         const error = new HttpClientError.RequestError({ request, reason: "Transport", cause: new Error(sent) })
@@ -502,7 +521,7 @@ describe("whatever shape the failure of a client below has", () => {
           const http = failing((request) => !isAuth(request))
           const exit = yield* watched(http, Effect.provide(program, Alf.layer(options)))
           assert.isTrue(Exit.isFailure(exit))
-          assertOnTheWire(http, "Bearer MARKED-access")
+          assertOnTheWire(http, `${scheme} MARKED-access`)
         }))
 
       it.effect(`a token request ends in a TokenRequestError (${flavour}): ${shape}`, () =>
@@ -519,7 +538,7 @@ describe("whatever shape the failure of a client below has", () => {
   it.effect("an error that holds one stays one of its class", () =>
     Effect.gen(function*() {
       const http = scripted((request) =>
-        isAuth(request) ? goodToken("MARKED-access") : Effect.die(new Wrapped({ reason: request.headers }))
+        isAuth(request) ? token("MARKED-access") : Effect.die(new Wrapped({ reason: request.headers }))
       )
       const exit = yield* watched(http, Effect.provide(typed, Alf.layer(options)))
       const [defect] = [...Cause.defects(Option.getOrThrow(Exit.causeOption(exit)))]
