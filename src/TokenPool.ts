@@ -114,8 +114,9 @@ const isBuilt = <E>(pipeline: Entry<E>["pipeline"]): pipeline is Pipeline => "to
  *
  * **Details**
  *
- * Keys are compared by `Equal`; objects without it, a `URL` too, by reference. The pool's keys are part of nothing that is stored: what tells tenants apart in a shared
- * `TokenStorage` are their options. If two tenants differ in nothing but a header or a secret, give them a `storageKey`.
+ * Keys are compared by `Equal`; objects without it, a `URL` too, by reference. The pool's keys are part of nothing that is
+ * stored: what tells tenants apart in a shared `TokenStorage` are their options. If two tenants differ in nothing but a
+ * header or a secret, give them a `storageKey`.
  *
  * A `capacity` or `idleTimeToLive` that cannot work is the `ConfigurationError` of each request.
  *
