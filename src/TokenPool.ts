@@ -184,9 +184,11 @@ export const make = <K, E = never, R = never, G = never>(
       else leaving.add(entry)
     }
 
-    /** Releases what is idle for too long, and what is more than `capacity`. */
+    /** Releases what is idle for too long, and what is more than `capacity`; the rest is left to the next requests. */
     const evict = ({ capacity, idleTimeToLive }: Settings, now: number) => {
+      let left = mostReleased
       for (const [entry, key] of idle) {
+        if (left-- === 0) return
         // a clock that was set back ends an idle time too
         const isOver = now - entry.idleSince >= idleTimeToLive || now < entry.idleSince
         if (!isOver && MutableHashMap.size(entries) <= capacity) return
@@ -308,6 +310,9 @@ export const make = <K, E = never, R = never, G = never>(
         })
     }
   })
+
+/** How many pipelines one request releases: thousands at once would hold up all others. */
+const mostReleased = 100
 
 interface Settings {
   readonly capacity: number

@@ -301,6 +301,25 @@ describe("TokenPool", () => {
     }).pipe(Effect.provide(world.layer))
   })
 
+  it.scoped("a request releases a hundred pipelines at most, and leaves the rest to the next", () => {
+    const world = servers()
+    let released = 0
+    return Effect.gen(function*() {
+      const pool = yield* TokenPool.make({
+        lookup: (tenant: string) =>
+          Effect.as(Effect.addFinalizer(() => Effect.sync(() => released++)), optionsOf(tenant)),
+        idleTimeToLive: "1 minute"
+      })
+      yield* Effect.forEach(Array.from({ length: 250 }, (_, n) => `t${n}`), (tenant) => request(pool, tenant))
+      yield* TestClock.adjust("1 minute")
+      for (const expected of [100, 200, 250, 250]) {
+        assert.strictEqual(yield* request(pool, "other"), 200)
+        yield* settle
+        assert.strictEqual(released, expected)
+      }
+    }).pipe(Effect.provide(world.layer))
+  })
+
   it.scoped("a clock that was set back ends an idle time: a pipeline is not kept until the old time comes again", () => {
     const world = servers()
     return Effect.gen(function*() {
