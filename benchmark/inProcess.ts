@@ -58,7 +58,7 @@ const loop = (client: HttpClient.HttpClient.With<unknown>, times: number) =>
   })
 
 const timed = (client: HttpClient.HttpClient.With<unknown>, times: number, tracer = false) => async () => {
-  // what watches the answers of the round before is let go of in a turn of its own
+  // what watches the responses of the round before is released in a turn of its own
   globalThis.gc?.()
   await setImmediate()
   const start = performance.now()

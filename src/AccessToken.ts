@@ -27,7 +27,7 @@ export class AccessToken extends Schema.Class<AccessToken>("effect-alf/AccessTok
   value: Schema.Redacted(Schema.NonEmptyString),
   /** How it is presented to an API: the `Authorization` scheme. Defaults to `Bearer` (RFC 6750). */
   type: withDefault(Schema.NonEmptyString, "Bearer"),
-  /** The scopes that were granted: those of the answer, or else those that were asked for (RFC 6749 §5.1). */
+  /** The scopes that were granted: those of the response, or else those that were asked for (RFC 6749 §5.1). */
   scope: withDefault(Schema.Array(Schema.String), []),
   /** The moment the token request was sent: the lifetime is counted from here. */
   issuedAt: Schema.DateTimeUtcFromNumber,

@@ -2,7 +2,7 @@
  * The ways in which getting a token can fail.
  *
  * Each error has a `_tag` of its own and plain fields that say what happened; `TokenError` is all of them.
- * None holds a request, a header, a secret or a token: what a server echoed back is struck out before it gets here.
+ * None holds a request, a header, a secret or a token: what a server echoed back is redacted before it gets here.
  *
  * @since 0.1.0
  */
@@ -11,9 +11,9 @@ import * as Schema from "effect/Schema"
 import { printable } from "./internal/printable.ts"
 
 /**
- * The token endpoint gave no answer.
+ * The token endpoint gave no response.
  *
- * - `Transport`: no connection, or it broke before the answer was complete
+ * - `Transport`: no connection, or it broke before the response was complete
  * - `Timeout`: an attempt took longer than `tokenTimeout`
  * - `Secret`: the Effect that reads the client secret failed; its failure is not shown, since it may name the secret
  *
@@ -88,7 +88,7 @@ export class InvalidTokenResponse extends Schema.TaggedError<InvalidTokenRespons
   {
     /** The URL of the token endpoint, without its query. */
     endpoint: Schema.String,
-    /** What is wrong with the answer. */
+    /** What is wrong with the response. */
     issue: Schema.String
   }
 ) {

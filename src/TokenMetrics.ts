@@ -37,7 +37,7 @@ export const tokenRefreshes = Metric.counter("alf_token_refreshes", {
 })
 
 /**
- * Requests sent a second time after a 401. Tag `outcome`: `accepted`, `refused` (401 again), `failed` (no answer).
+ * Requests sent a second time after a 401. Tag `outcome`: `accepted`, `refused` (401 again), `failed` (no response).
  *
  * @since 0.1.0
  * @category metrics
@@ -48,7 +48,7 @@ export const replays = Metric.counter("alf_replays", {
 })
 
 /**
- * Times the token storage failed, hung or held something that is no token.
+ * Times the token storage failed, hung or held something that is not a token.
  *
  * @since 0.1.0
  * @category metrics

@@ -38,7 +38,7 @@ import type { TokenService } from "./TokenService.ts"
  */
 export interface Options<K, E = never, R = never, G = never> {
   /**
-   * The options of a key's pipeline. It runs once for all who wait, again after it failed, and again after `forget` or
+   * The options of a key's pipeline. It runs once for all callers that wait, again after it failed, and again after `forget` or
    * `idleTimeToLive`.
    */
   readonly lookup: (key: K) => Alf.Options<G> | Effect.Effect<Alf.Options<G>, E, R>

@@ -60,7 +60,7 @@ export class TokenService extends Context.Tag("effect-alf/TokenService")<TokenSe
    * 10 seconds ago may be replaced by the one before it, since an API may not know the new one yet.
    */
   readonly refresh: (rejected: AccessToken) => Effect.Effect<AccessToken, TokenError>
-  /** Forgets the token, here and in the storage. A fetch that is under way serves those who wait for it. */
+  /** Forgets the token, here and in the storage. A fetch that is under way serves the callers that wait for it. */
   readonly invalidate: Effect.Effect<void>
   /**
    * Revokes the refresh token and the access token at the authorization server (RFC 7009), those that are held here and
@@ -80,12 +80,12 @@ export class TokenService extends Context.Tag("effect-alf/TokenService")<TokenSe
  */
 export interface WindowOptions {
   /**
-   * How long before its end a token is no longer used: callers wait for the next one. At most 5 % of the token's
+   * How long before it expires a token is no longer used: callers wait for the next one. At most 5 % of the token's
    * lifetime. Defaults to 10 seconds.
    */
   readonly expiryLeeway?: Duration.DurationInput | undefined
   /**
-   * How long before its end a token is renewed in the background, while callers go on with it. At most 20 % of the
+   * How long before it expires a token is renewed in the background, while callers go on with it. At most 20 % of the
    * token's lifetime; jittered by ±20 %. Zero turns it off. Defaults to 2 minutes.
    */
   readonly refreshAhead?: Duration.DurationInput | undefined

@@ -58,15 +58,15 @@ export class TokenStorageError extends Schema.TaggedError<TokenStorageError>("ef
  * @category models
  */
 export interface Storage {
-  /** The token under a key. It fails if there is something under the key that is no token. */
+  /** The token under a key. It fails if there is something under the key that is not a token. */
   readonly get: (key: string) => Effect.Effect<Option.Option<AccessToken>, TokenStorageError>
   /** Puts a token under a key, and lets the store drop it at the end of its life where the store can. */
   readonly set: (key: string, token: AccessToken) => Effect.Effect<void, TokenStorageError>
   /** Removes the token under a key, but only if it still is this one. Comparing and removing are one step. */
   readonly remove: (key: string, token: AccessToken) => Effect.Effect<void, TokenStorageError>
   /**
-   * Runs an effect while nobody else who shares the store runs one for the same key. It waits until it can; if the
-   * store cannot answer, the effect runs without it. The holder may die at any moment: the others go on.
+   * Runs an effect while no other process that shares the store runs one for the same key. It waits until it can; if the
+   * store does not respond, the effect runs without it. The holder may die at any moment: the others go on.
    */
   readonly exclusive: (key: string) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Whether tokens outlive the process. Defaults to true. */
@@ -127,8 +127,8 @@ export class TokenStorage extends Context.Reference<TokenStorage>()("effect-alf/
  * **Details**
  *
  * Tokens are written as `AccessToken.encode` writes them. Callers of `exclusive` in this process queue up, so that one at
- * a time asks the store for the lease; who cannot have it asks again with growing pauses. If the store fails, or has not
- * answered within a second, the effect runs without the section, after a warning in the log.
+ * a time asks the store for the lease; a caller that cannot have it asks again with growing pauses. If the store fails, or
+ * has not responded within a second, the effect runs without the section, after a warning in the log.
  *
  * @since 0.1.0
  * @category constructors
@@ -141,7 +141,7 @@ export const make = (store: TextStore): Storage => ({
         onNone: () => Effect.succeedNone,
         onSome: (text) =>
           Option.match(decode(text), {
-            onNone: () => Effect.fail(failedAt("get")("what is stored is no token, or one of another version")),
+            onNone: () => Effect.fail(failedAt("get")("the stored value is not a token, or is one of another version")),
             onSome: Effect.succeedSome
           })
       })
@@ -235,7 +235,7 @@ export const layerKeyValueStore = (options: {
       const store: PlainStore = {
         get: (key) => Effect.mapError(prefixed.get(key), describe),
         set: (key, text) => Effect.mapError(prefixed.set(key, text), describe),
-        // of two who remove a file, the second does not find it
+        // of two processes that remove a file, the second does not find it
         remove: (key) => Effect.mapError(unless("NotFound", prefixed.remove(key), undefined), describe)
       }
       return make({ ...comparing(store), lease: plainLease(store) })
@@ -301,7 +301,7 @@ export const layerStore = (store: GetSetStore, options: {
             ? Effect.succeedNone
             : typeof found === "string"
             ? Effect.succeedSome(found)
-            : Effect.fail("what is stored is no text")),
+            : Effect.fail("the stored value is not a text")),
       set: (key, text, ttl) =>
         call("set", () =>
           Reflect.apply(store.set, store, [prefix + key, text, ...third(ttl)])),
@@ -361,7 +361,7 @@ export const encrypted = <E, R>(
                     open(key, sealed),
                     Option.match({
                       onNone: () =>
-                        Effect.fail(failedAt("get")("what is stored is not encrypted, or with none of the keys")),
+                        Effect.fail(failedAt("get")("the stored value is not encrypted, or with none of the keys")),
                       onSome: Effect.succeedSome
                     })
                   )

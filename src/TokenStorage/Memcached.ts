@@ -1,5 +1,5 @@
 /**
- * Tokens in Memcached, shared by all who use the same servers: `TokenStorage` on `memjs` 1.3.
+ * Tokens in Memcached, shared by all processes that use the same servers: `TokenStorage` on `memjs` 1.3.
  *
  * `memjs` has no call for compare-and-set, but its binary protocol has: a request is built with the version that was read
  * and given to the client's `perform`, and the server refuses it if there is another version by now. So comparing and
@@ -142,7 +142,7 @@ const connect = (options: Options): Effect.Effect<Client, ConfigurationError, Sc
     return yield* Effect.acquireRelease(
       Effect.sync(() => {
         const client = Client.create(servers.join(","), {
-          // one try, and a server that is slow is given up by those who wait before it is dropped by the client
+          // one try, and a server that is slow is given up by the callers before it is dropped by the client
           retries: 1,
           timeout: 3,
           conntimeout: 3,
@@ -169,10 +169,10 @@ const isServer = (server: string): boolean => {
   return port === undefined || (Number(port) > 0 && Number(port) < 65536)
 }
 
-/** The operations of the binary protocol, and the statuses that are answers to them. */
+/** The operations of the binary protocol, and the statuses that respond to them. */
 const operation = { get: 0x00, set: 0x01, add: 0x02, delete: 0x04 } as const
 const status = { done: 0, notFound: 1, exists: 2 } as const
-const answers: ReadonlyArray<number> = Object.values(status)
+const responses: ReadonlyArray<number> = Object.values(status)
 
 /** A longer time is taken for a date (memcached's protocol.txt); a token that lives longer is dropped by then. */
 const longestExpiry = Duration.days(30)
@@ -258,7 +258,7 @@ const send = (
     client.perform(key, request, client.seq, (error, response) => {
       const code = response?.header.status ?? -1
       resume(
-        response !== null && answers.includes(code)
+        response !== null && responses.includes(code)
           ? Effect.succeed(response)
           : Effect.fail(`Memcached: ${response === null ? describe(error) : `status ${code}`}`)
       )
@@ -268,5 +268,5 @@ const send = (
 /** Never the words of an error. The client's own for a refused password is a plain string. */
 const describe = (error: unknown): string => {
   if (typeof error === "string") return "the password was refused"
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "no answer"
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "no response"
 }

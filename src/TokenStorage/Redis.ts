@@ -1,5 +1,5 @@
 /**
- * Tokens in Redis, shared by all who use the same server: `TokenStorage` on `ioredis` 5 or 6.
+ * Tokens in Redis, shared by all processes that use the same server: `TokenStorage` on `ioredis` 5 or 6.
  *
  * Comparing and removing, and renewing and giving back the lease, are Lua scripts of one line, run by the server in one
  * step. Tokens and leases carry the server's own expiry.
@@ -127,14 +127,14 @@ export const layerClient = (
 const removeIf = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1]) or 0`
 const renewIf = `return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2]) or 0`
 
-/** How the answer to a command is waited for. */
-type Wait = <A>(answer: Effect.Effect<A, string>) => Effect.Effect<A, string>
+/** How the response to a command is waited for. */
+type Wait = <A>(response: Effect.Effect<A, string>) => Effect.Effect<A, string>
 
 const fromClient = (
   client: Redis | Cluster,
   prefix = "",
   term: Duration.Duration,
-  wait: Wait = (answer) => answer
+  wait: Wait = (response) => response
 ): Storage => {
   const run = <A>(command: () => Promise<A>) =>
     wait(Effect.tryPromise({ try: command, catch: (error) => `Redis: ${describe(error)}` }))
@@ -153,12 +153,12 @@ const fromClient = (
       take: (key, owner) =>
         Effect.map(
           run(() => client.set(prefix + leaseKey(key), owner, "PX", millis(term), "NX")),
-          (answer) => answer === "OK"
+          (response) => response === "OK"
         ),
       renew: (key, owner) =>
         Effect.map(
           run(() => client.eval(renewIf, 1, prefix + leaseKey(key), owner, millis(term))),
-          (answer) => answer === 1
+          (response) => response === 1
         ),
       release: (key, owner) => run(() => client.eval(removeIf, 1, prefix + leaseKey(key), owner))
     }
@@ -171,7 +171,7 @@ const millis = (duration: Duration.Duration): number => Math.ceil(Duration.toMil
 const commandTimeout = Duration.seconds(3)
 
 /**
- * Fails if there is no answer in time, and has the connection made anew: it may have been dropped silently. The client's
+ * Fails if there is no response in time, and has the connection made anew: it may have been dropped silently. The client's
  * own timeout would take a process that had no time itself for one: a timer that is due goes before what was received.
  */
 const inTime = (client: Redis): Wait => {
@@ -239,7 +239,7 @@ const connect = (options: Options): Effect.Effect<Redis, ConfigurationError, Sco
     return client
   })
 
-const badUrl = issue("url is no Redis URL: write one such as redis://user:password@host:6379/0")
+const badUrl = issue("url is not a Redis URL: write one such as redis://user:password@host:6379/0")
 
 const checkedUrl = (url: Options["url"]): Effect.Effect<string | undefined, ConfigurationError> => {
   if (url === undefined) return Effect.succeed(undefined)
@@ -249,11 +249,11 @@ const checkedUrl = (url: Options["url"]): Effect.Effect<string | undefined, Conf
   return isValid ? Effect.succeed(parsed.href) : Effect.fail(badUrl)
 }
 
-const silence = "no answer in time"
+const silence = "no response in time"
 
 /** Never the words of an error: Redis may quote the command that it refused, and the token with it. */
 const describe = (error: unknown): string => {
-  if (!(error instanceof Error)) return "no answer in time"
+  if (!(error instanceof Error)) return "no response in time"
   if ("code" in error && typeof error.code === "string") return error.code
   return /^[A-Z]{2,}(?= )/.exec(error.message)?.[0] ??
     (error.message.includes("timed out") ? silence : "no connection")

@@ -1,4 +1,4 @@
-/** What options have in common: how they are checked, and what a bad one is answered with. */
+/** What options have in common: how they are checked, and the error for a bad one. */
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"

@@ -1,9 +1,9 @@
-/** How those who wait for another process look at a store again and again. */
+/** How a caller that waits for another process polls a store. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 
-/** A look takes at most this share of the time of one who waits: a store or a process under load gets less of them. */
+/** Looks take at most this share of the waiting time: a store or a process under load gets fewer of them. */
 const share = 0.05
 
 /** No pause is made longer than this, in milliseconds. */
@@ -21,6 +21,6 @@ export const withPolitePause = <A, E, R>(
       (result, after) => [result, Math.max(pause, Math.min((after - before) / share, longest))] as const
     ))
 
-/** Sleeps about so many milliseconds, so that those who wait do not all look at once. */
+/** Sleeps about so many milliseconds, so that callers do not all look at once. */
 export const sleepAbout = (millis: number): Effect.Effect<void> =>
   Effect.flatMap(Random.nextIntBetween(Math.ceil(0.75 * millis), Math.ceil(1.25 * millis) + 1), Effect.sleep)

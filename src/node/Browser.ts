@@ -48,7 +48,7 @@ export const layer: Layer.Layer<Browser> = Layer.succeed(Browser, {
 })
 
 /**
- * Only prints the URL: for machines without a desktop, and for who wants to choose the browser.
+ * Only prints the URL: for machines without a desktop, and for people who want to choose the browser.
  *
  * @since 0.1.0
  * @category layers

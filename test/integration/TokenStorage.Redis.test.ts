@@ -197,11 +197,11 @@ describe.skipIf(isMissing("redis-server"))("TokenStorage/Redis", () => {
           Effect.all(Array.from({ length: 20 }, () => Effect.flip(get("key"))), { concurrency: "unbounded" })
         )
         assert.isTrue(within(took, 2900, 5000), Duration.format(took))
-        for (const error of errors) assert.include(error.message, "Redis: no answer in time")
+        for (const error of errors) assert.include(error.message, "Redis: no response in time")
         // such as of too many listeners, for each that has given the connection up
         assert.deepStrictEqual(warnings, [])
         const { lines } = yield* logged(build(TokenStorageRedis.layer({ port: own.port })))
-        assert.include(lines, "Redis cannot be used, tokens are not shared until it can: no answer in time")
+        assert.include(lines, "Redis cannot be used, tokens are not shared until it can: no response in time")
         const [all] = yield* Effect.timed(
           Effect.all(Array.from({ length: 20 }, () => exclusive("key")(Effect.void)), { concurrency: "unbounded" })
         )

@@ -314,8 +314,8 @@ describe("layerStore", () => {
     Effect.gen(function*() {
       const values = new Map<string, unknown>()
       const { get, remove } = yield* build(TokenStorage.layerStore(values as Map<string, string>))
-      const noToken = "what is stored is no token, or one of another version"
-      const noText = "what is stored is no text"
+      const noToken = "the stored value is not a token, or is one of another version"
+      const noText = "the stored value is not a text"
       for (
         const [garbage, description] of [
           ["garbage", noToken],

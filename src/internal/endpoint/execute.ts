@@ -52,7 +52,7 @@ export const makeExecute: Effect.Effect<Execute, never, HttpClient.HttpClient> =
     )
 })
 
-/** Some firewalls refuse who does not say its name. A browser does, and asks a server first whether it may say another. */
+/** Some firewalls refuse requests without a user agent. A browser sends its own, and needs a preflight to send another. */
 const withUserAgent = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest =>
   isBrowser() ? request : HttpClientRequest.setHeader(request, "user-agent", `effect-alf/${version}`)
 

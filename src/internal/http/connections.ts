@@ -166,7 +166,7 @@ export const makeConnections = (opener: Opener): Effect.Effect<Connections, neve
       return Effect.catchAll(Deferred.await(rereading), () => Effect.succeedNone)
     })
 
-    /** Replaces a connection: once for all who found that it has to be. */
+    /** Replaces a connection: once for all requests that found it has to be. */
     const replace = (
       from: Connection,
       opening: Effect.Effect<Connection, TokenError>

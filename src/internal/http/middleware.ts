@@ -49,7 +49,7 @@ export interface Options {
   readonly dpop?: Effect.Effect<DPoP, ConfigurationError> | undefined
 }
 
-/** A response, and the request and the token that it answers. */
+/** A response, and the request and the token that it belongs to. */
 export interface Sent<E, R> {
   readonly request: Request
   readonly token: AccessToken
@@ -82,7 +82,7 @@ interface Shared {
   readonly dpop: DPoP | undefined
   readonly headers: ReadonlyArray<string>
   readonly notes: Notes
-  /** The last failure of a refresh: who meets it again has not caused it. */
+  /** The last failure of a refresh: a request that meets it again has not caused it. */
   lastFailure: TokenError | undefined
   /** What is concealed for the newest token. */
   concealed: { readonly token: AccessToken; readonly by: Concealed } | undefined
@@ -251,12 +251,12 @@ const replay: OnRejected = <E, R, E2>(self: Client<E, R, E2>, rejected: Sent<E |
     const { flavour, shared } = self
     const { request, response, token } = rejected
     const known = shared.lastFailure
-    let outcome: "unsent" | "rejected" | "answered" = "unsent"
+    let outcome: "unsent" | "rejected" | "received" = "unsent"
     const fresh = pipe(
       shared.tokens.refresh(token),
       Effect.tap(() =>
         Effect.sync(() => {
-          outcome = "answered"
+          outcome = "received"
           shared.lastFailure = undefined
         })
       ),

@@ -58,26 +58,26 @@ export const rejected = (before: Rejection | undefined, token: AccessToken, now:
 /** A token was accepted. Nothing is left once that is no news. */
 export const accepted = (before: Rejection | undefined, now: number): Rejection | undefined => {
   if (before === undefined) return undefined
-  if (before.acceptedAt !== undefined) return isLately(before.acceptedAt, longestPause, now) ? before : undefined
+  if (before.acceptedAt !== undefined) return isRecent(before.acceptedAt, longestPause, now) ? before : undefined
   const isPauseOver = !before.isMixed || !isPaused(before, now)
   return { ...before, status: isPauseOver ? "accepted" : before.status, acceptedAt: now }
 }
 
 /** Whether a 401 passes through without a refresh. */
 export const isPaused = (rejection: Rejection | undefined, now: number): rejection is Rejection =>
-  rejection?.status === "rejected" && isLately(rejection.from, rejection.pause, now)
+  rejection?.status === "rejected" && isRecent(rejection.from, rejection.pause, now)
 
 /** Whether this token was fetched after a 401 and has been neither accepted nor rejected. */
 export const isUntried = (rejection: Rejection | undefined, token: AccessToken): boolean =>
   rejection?.status === "untried" && isSame(rejection.token, token)
 
-/** Whether a token was fetched so lately that a request which is not replayed does not fetch another. */
+/** Whether a token was fetched so recently that a request which is not replayed does not fetch another. */
 export const isFresh = (rejection: Rejection | undefined, now: number): boolean =>
-  rejection !== undefined && isLately(rejection.from, firstPause, now)
+  rejection !== undefined && isRecent(rejection.from, firstPause, now)
 
 const isMixed = (before: Rejection | undefined, now: number): boolean =>
   before !== undefined &&
-  (before.isMixed || (before.acceptedAt !== undefined && isLately(before.acceptedAt, longestPause, now)))
+  (before.isMixed || (before.acceptedAt !== undefined && isRecent(before.acceptedAt, longestPause, now)))
 
-/** A clock that was set back is not lately. */
-const isLately = (moment: number, duration: number, now: number): boolean => moment <= now && now < moment + duration
+/** A clock that was set back does not count as recent. */
+const isRecent = (moment: number, duration: number, now: number): boolean => moment <= now && now < moment + duration

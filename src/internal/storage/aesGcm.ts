@@ -67,7 +67,7 @@ const importKey = (key: Redacted.Redacted, index: number): Effect.Effect<CryptoK
       })
   })
 
-/** Base64 in both alphabets, padded or not, and hex; a file's last line break is no part of a key. */
+/** Base64 in both alphabets, padded or not, and hex; a file's last line break is not part of a key. */
 const decodeKey = (text: string): Option.Option<Uint8Array<ArrayBuffer>> => {
   const trimmed = text.trim()
   const decoded = /^[0-9a-f]{64}$/i.test(trimmed)

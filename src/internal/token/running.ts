@@ -79,7 +79,7 @@ export const close = (
         Effect.zipRight(
           isSpending ? hardTimeout(Effect.asVoid(Fiber.await(fiber)), farewell, () => "late") : Effect.void
         ),
-        // the others who share the storage wait until the section is left
+        // the other processes that share the storage wait until the section is left
         Effect.zipRight(hardTimeout(Effect.asVoid(Fiber.interrupt(fiber)), Duration.seconds(1), () => "late")),
         Effect.ignore
       ),

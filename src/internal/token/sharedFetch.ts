@@ -1,4 +1,4 @@
-/** One fetch for all who share a storage: look there, enter the exclusive section, look again, run the grant, store. */
+/** One fetch for all processes that share a storage: look there, enter the exclusive section, look again, run the grant, store. */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"

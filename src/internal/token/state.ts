@@ -138,7 +138,7 @@ const maxRetryAfter = 5 * 60_000
 /** How long an API may take to know a new token. */
 const overlap = 10_000
 
-/** How far the clocks of those who share a storage may be apart. */
+/** How far the clocks of processes that share a storage may be apart. */
 const largestSkew = 15 * 60_000
 
 /** How long others wait for the replacement of a token that one API has rejected, before they go on with it. */

@@ -1,4 +1,4 @@
-/** Those who wait for a flight. Each leaves by a timer of its own, so that a flight that hangs holds nobody. */
+/** The callers that wait for a flight. Each leaves by a timer of its own, so that a flight that hangs holds nobody. */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -7,7 +7,7 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 
-/** What those who wait get; `None` if they have to ask again. */
+/** What waiting callers get; `None` if they have to ask again. */
 type Outcome<A, E> = Exit.Exit<Option.Option<A>, E>
 
 export interface Waiting<A, E> {

@@ -23,9 +23,9 @@ export interface Listener {
   readonly path: string
   readonly firstPort: number
   readonly lastPort: number
-  /** Where the answer stands in the redirect URI. */
+  /** Where the response is in the redirect URI. */
   readonly part: "query" | "fragment"
-  /** Takes an answer, and gives the page that is shown to who brought it. */
+  /** Takes a response, and gives the page to show in the browser. */
   readonly receive: (response: AuthorizationResponse, redirectUri: string) => Effect.Effect<Page.Page>
 }
 
@@ -36,12 +36,12 @@ const addresses = (host: RedirectHost): readonly [string, ...ReadonlyArray<strin
 export const redirectUriAt = (host: RedirectHost, port: number, path: string): string =>
   `http://${host === "::1" ? "[::1]" : host}:${port}${path}`
 
-/** No more of a body is read than this, in bytes: as of the token endpoint's answer. */
+/** No more of a body is read than this, in bytes: as of the token endpoint's response. */
 const maxBody = 1024 * 1024
 
 /**
- * Listens on the first free port of the range while `use` runs. What `use` leaves unanswered has to be answered by its
- * end: the listener is closed when the last page has been delivered.
+ * Listens on the first free port of the range while `use` runs. Every redirect must have its page by the time `use`
+ * ends: the listener is closed when the last page has been delivered.
  */
 export const withListener = <A, R>(
   listener: Listener,

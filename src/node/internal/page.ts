@@ -33,7 +33,9 @@ export const failed: Page = {
   status: 502,
   tone: "bad",
   title: "Sign-in failed",
-  text: "The answer came, but the program got no token. You can close this window; the program knows what went wrong."
+  text:
+    "The authorization server responded, but the program got no token. You can close this window; the program knows " +
+    "what went wrong."
 }
 
 export const expired: Page = {
@@ -41,7 +43,7 @@ export const expired: Page = {
   tone: "plain",
   title: "Sign-in expired",
   text:
-    "Nothing waits for this answer: the sign-in took too long, or was finished or started again in another window. " +
+    "Nothing waits for this response: the sign-in took too long, or was finished or started again in another window. " +
     "You can close this one; to sign in, go back to the program."
 }
 
@@ -49,7 +51,7 @@ export const malformed: Page = {
   status: 400,
   tone: "plain",
   title: "Not understood",
-  text: "A program waits here for the answer to a sign-in, and this is none."
+  text: "A program waits here for the response to a sign-in, and this is not one."
 }
 
 export const tooLarge: Page = { ...malformed, status: 413 }
@@ -58,7 +60,7 @@ export const notFound: Page = { ...malformed, status: 404, title: "Not found" }
 
 export const methodNotAllowed: Page = { ...malformed, status: 405, title: "Method not allowed" }
 
-/** Stands until the answer in the fragment has been handed over. */
+/** Shown until the response in the fragment has been handed over. */
 const collecting: Page = { status: 200, tone: "plain", title: "Signing in", text: "One moment …" }
 
 const style = `

@@ -79,7 +79,7 @@ export interface Flow {
   readonly begin: Effect.Effect<{
     /** Parameters of the authorization request. */
     readonly params: Readonly<Record<string, string>>
-    /** What follows from a response that is no error; `None` if it is malformed. */
+    /** What follows from a response that is not an error; `None` if it is malformed. */
     readonly read: (response: AuthorizationResponse, request: Request) => Option.Option<Next>
   }>
 }

@@ -137,7 +137,7 @@ describe("AuthorizationCodeGrant", () => {
       assert.deepStrictEqual(yield* Fiber.join(fiber), refusal("invalid_client"))
       assert.strictEqual(page.status, 502)
       assert.include(page.text, "<h1>Sign-in failed</h1>")
-      assert.include(page.text, "The answer came, but the program got no token.")
+      assert.include(page.text, "The authorization server responded, but the program got no token.")
       assert.include(page.text, "<main class=\"bad\">")
       assert.notInclude(page.text, "invalid_client")
       assert.isFalse(yield* isOpen(port))

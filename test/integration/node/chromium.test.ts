@@ -147,7 +147,7 @@ describe.skipIf(isMissing)("in Chromium", () => {
           yield* signInAs(left, "alice")
           yield* consent(left)
           const page = yield* outcome(left, "Sign-in expired", "code-expired")
-          assert.include(page.text, "Nothing waits for this answer: the sign-in took too long")
+          assert.include(page.text, "Nothing waits for this response: the sign-in took too long")
           assert.deepStrictEqual(server.grants, [])
 
           yield* signInAs(window, "bob")
@@ -364,7 +364,7 @@ describe.skipIf(isMissing)("in Chromium", () => {
           assert.isFalse(yield* isOpen(port))
           go()
           const page = yield* outcome(window, "Sign-in expired", "implicit-expired")
-          assert.include(page.text, "Nothing waits for this answer")
+          assert.include(page.text, "Nothing waits for this response")
           assert.strictEqual(page.url, `http://localhost:${port}/`)
         }))
 
