@@ -12,7 +12,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { base64url, calculateJwkThumbprint, type CryptoKey, exportJWK, generateKeyPair, type JWK } from "jose"
 import type { AccessToken } from "./AccessToken.ts"
-import { challengesOf } from "./internal/http/challenges.ts"
+import { boundTokenError } from "./internal/http/challenges.ts"
 import type { DPoP } from "./internal/http/presentation.ts"
 import { type Key, makeKeyReader } from "./internal/signing/keys.ts"
 import { issue } from "./internal/options.ts"
@@ -238,7 +238,11 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
       const nonce = nonceOf(response)
       if (nonce !== undefined) origin.nonce = nonce
       const isApi = sent.headers["authorization"]?.startsWith("DPoP ") === true
-      const refusal = isApi ? refusalOf(response) : Option.getOrUndefined(error)
+      const refusal = !isApi
+        ? Option.getOrUndefined(error)
+        : response.status === 401
+        ? boundTokenError(response)
+        : undefined
       // what nearly every response of an API is
       if (isApi && refusal === undefined) return Option.none()
 
@@ -272,12 +276,6 @@ const offsetOf = ({ headers }: Response, now: number): number | undefined => {
   const offset = date - now
   return Number.isNaN(date) || Math.abs(offset) > maxOffset ? undefined : offset
 }
-
-/** Why an API refused a proof (RFC 9449 §7.1, §9). */
-const refusalOf = (response: Response): string | undefined =>
-  response.status !== 401
-    ? undefined
-    : challengesOf(response, []).find(({ scheme }) => scheme.toLowerCase() === "dpop")?.params["error"]
 
 const utf8 = (text: string): Uint8Array<ArrayBuffer> => new TextEncoder().encode(text)
 

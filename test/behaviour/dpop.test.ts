@@ -119,6 +119,44 @@ describe("a token that is bound to a key", () => {
         assert.deepStrictEqual([issued, nonces], [1, 8])
       }))
 
+    it.scoped("that a replay is refused for do not count against the new token", () =>
+      Effect.gen(function*() {
+        let issued = 0
+        let nonces = 0
+        let answer = "use_dpop_nonce"
+        const server = scripted((request) => {
+          if (request.url.startsWith("https://auth.test")) {
+            return json({ access_token: `token-${++issued}`, token_type: "DPoP", expires_in: 3600 })
+          }
+          const token = request.headers["authorization"]
+          const error = token === "DPoP token-1" ? "invalid_token" : token === "DPoP token-2" ? answer : undefined
+          return error === undefined ? json({}) : new Response("no", {
+            status: 401,
+            headers: { "www-authenticate": `DPoP error="${error}"`, "dpop-nonce": `nonce-${++nonces}` }
+          })
+        })
+        const clients = yield* connect(server)
+        assert.instanceOf(yield* Effect.flip(get(clients)), AuthorizedHttpClient.Unauthorized)
+        assert.deepStrictEqual([issued, nonces], [2, 3])
+        answer = "invalid_token"
+        assert.strictEqual(yield* get(clients), 200)
+        assert.strictEqual(issued, 3)
+      }))
+
+    it.scoped("are found in any of several challenges", () =>
+      Effect.gen(function*() {
+        const challenge = "Basic, DPoP algs=\"ES256\", Bearer error=\"invalid_token\", DPoP error=\"use_dpop_nonce\""
+        const server = scripted((request) =>
+          request.url.startsWith("https://auth.test")
+            ? json({ access_token: "token", token_type: "DPoP", expires_in: 3600 })
+            : nonceOf(request) === "nonce-1"
+            ? json({})
+            : new Response("no", { status: 401, headers: { "www-authenticate": challenge, "dpop-nonce": "nonce-1" } })
+        )
+        assert.strictEqual(yield* get(yield* connect(server)), 200)
+        assert.lengthOf(server.requests, 3)
+      }))
+
     it.scoped("that are asked for again without a new one are not repeated", () =>
       Effect.gen(function*() {
         const server = scripted((request) =>

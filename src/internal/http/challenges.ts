@@ -53,11 +53,14 @@ export const requiredScope = (challenges: ReadonlyArray<Challenge>): ReadonlyArr
   return challenge === undefined ? undefined : scopes(challenge.params["scope"] ?? "")
 }
 
-/** Whether an API asks for another nonce in the proof (RFC 9449 §9). */
-export const isNonceChallenge = (response: Response): boolean =>
-  challengesOf(response, []).some(({ params, scheme }) =>
-    scheme.toLowerCase() === "dpop" && params["error"] === "use_dpop_nonce"
-  )
+/** Why an API refused a token that is bound to a key, or its proof (RFC 9449 §7.1, §9). */
+export const boundTokenError = (response: Response): string | undefined =>
+  challengesOf(response, []).find(({ params, scheme }) =>
+    scheme.toLowerCase() === "dpop" && params["error"] !== undefined
+  )?.params["error"]
+
+/** Whether an API asks for another nonce in the proof. */
+export const isNonceChallenge = (response: Response): boolean => boundTokenError(response) === "use_dpop_nonce"
 
 /** A parameter of any challenge of a `WWW-Authenticate` header. */
 export const challengeParam = (header: string, name: string): string | undefined =>

@@ -268,7 +268,10 @@ const replay: OnRejected = <E, R, E2>(self: Client<E, R, E2>, rejected: Sent<E |
     )
     const onRejectedAgain: OnRejected = (self, again) => {
       outcome = "rejected"
-      return Effect.zipRight(noteRejected(shared, origin, token, again.token), self.flavour.reject(again))
+      // a demand for another nonce says nothing of the token
+      return shared.dpop !== undefined && isNonceChallenge(again.response)
+        ? self.flavour.reject(again)
+        : Effect.zipRight(noteRejected(shared, origin, token, again.token), self.flavour.reject(again))
     }
     return pipe(
       Effect.logDebug("refreshing the token and sending the request again after a 401", { origin }),
