@@ -153,8 +153,10 @@ interface Origin {
 /** What a request was sent with. */
 interface Sent {
   readonly nonce: string | undefined
-  /** The time of the proof, in milliseconds. */
-  readonly time: number
+  /** By our clock, in milliseconds. */
+  readonly at: number
+  /** By how much the time of the proof was ahead of that. */
+  readonly offset: number
 }
 
 /** More origins are not remembered: the one that was used least recently goes. */
@@ -206,13 +208,13 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
           const url = new URL(request.url)
           const origin = originAt(url.origin)
           const nonce = Option.getOrUndefined(options.nonce) ?? origin.nonce
-          const time = now + (origin.offset ?? serverOffset)
+          const offset = origin.offset ?? serverOffset
           const token = Option.getOrUndefined(options.token)
           const payload = encode({
             jti: randomName(),
             htm: request.method,
             htu: url.origin + url.pathname,
-            iat: Math.floor(time / 1000),
+            iat: Math.floor((now + offset) / 1000),
             ...(token === undefined ? {} : { ath: await hashOf(token) }),
             ...(nonce === undefined ? {} : { nonce })
           })
@@ -225,7 +227,7 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
               ? { dpop: proof }
               : { dpop: proof, authorization: `DPoP ${Redacted.value(token.value)}` }
           )
-          sents.set(proved, { nonce, time })
+          sents.set(proved, { nonce, at: now, offset })
           return proved
         },
         catch: () => "The DPoP proof could not be signed with its key"
@@ -233,7 +235,7 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
 
   const learn: DPoP["learn"] = (sent, response, error) =>
     Effect.map(Clock.currentTimeMillis, (now) => {
-      const { nonce: sentNonce, time } = sents.get(sent) ?? { nonce: undefined, time: now }
+      const { at, nonce: sentNonce, offset: sentOffset } = sents.get(sent) ?? { at: now, nonce: undefined, offset: 0 }
       const origin = originAt(new URL(sent.url).origin)
       const nonce = nonceOf(response)
       if (nonce !== undefined) origin.nonce = nonce
@@ -246,14 +248,14 @@ const fromKey = async ({ algorithm, isEphemeral, key, publicJwk }: Bound): Promi
       // what nearly every response of an API is
       if (isApi && refusal === undefined) return Option.none()
 
-      const offset = offsetOf(response, now)
+      const offset = offsetOf(response, at, now)
       if (!isApi && offset !== undefined) serverOffset = Math.abs(offset) > tolerance ? offset : 0
 
       if (refusal === "use_dpop_nonce") {
         return nonce === undefined || nonce === sentNonce ? Option.none() : Option.some({ nonce: Option.some(nonce) })
       }
       if (refusal !== "invalid_dpop_proof" || offset === undefined) return Option.none()
-      if (Math.abs(now + offset - time) <= tolerance) return Option.none()
+      if (Math.abs(offset - sentOffset) <= tolerance) return Option.none()
       origin.offset = offset
       return Option.some({ nonce: Option.none() })
     })
@@ -270,10 +272,13 @@ const nonceOf = ({ headers }: Response): string | undefined => {
     : undefined
 }
 
-/** By how many milliseconds the server's clock is ahead; its `Date` has whole seconds. */
-const offsetOf = ({ headers }: Response, now: number): number | undefined => {
+/**
+ * By how many milliseconds the server's clock is ahead, at least: a response may have been under way for long, while a
+ * laptop slept say. Its `Date` has whole seconds.
+ */
+const offsetOf = ({ headers }: Response, sentAt: number, now: number): number | undefined => {
   const date = Date.parse(headers["date"] ?? "")
-  const offset = date - now
+  const offset = date > now ? date - now : Math.min(0, date - sentAt)
   return Number.isNaN(date) || Math.abs(offset) > maxOffset ? undefined : offset
 }
 

@@ -266,6 +266,22 @@ describe("a token that is bound to a key", () => {
         assert.lengthOf(server.tokenRequests(), 1)
       }))
 
+    it.scoped("are not judged by a response that was long under way", () =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(1_700_000_000_000)
+        const server = dpopServer()
+        const slow = HttpClient.transform(server.client, (response, { url }) =>
+          url.startsWith(api)
+            ? response
+            : Effect.tap(response, () => TestClock.setTime(1_700_000_060_000)))
+        const clients = yield* connect(
+          { layer: Layer.succeed(HttpClient.HttpClient, slow) },
+          { tokenTimeout: "5 minutes" }
+        )
+        assert.strictEqual(yield* get(clients), 200)
+        assert.lengthOf(server.apiRequests(), 1)
+      }))
+
     it.scoped("that differ by years are not believed", () =>
       Effect.gen(function*() {
         yield* TestClock.setTime(1_700_000_000_000)
