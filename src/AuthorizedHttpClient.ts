@@ -173,7 +173,7 @@ export interface Options {
    * untouched. `"any"` is every https or loopback URL.
    */
   readonly origins: ReadonlyArray<string | URL> | "any"
-  /** How the header that carries the token is written. Defaults to `Authorization: Bearer …`. */
+  /** How the header that carries the token is written. Not together with `dpop`. Defaults to `Authorization: Bearer …`. */
   readonly header?: HeaderOptions | undefined
   /** Whether a response says that the token was rejected. Defaults to the status 401. */
   readonly isRejected?: IsRejected | undefined

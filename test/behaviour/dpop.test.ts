@@ -361,6 +361,15 @@ describe("a token that is bound to a key", () => {
       yield* Effect.provide(connect(server), persistent)
     }))
 
+  it.scoped("goes into Authorization: another header is a ConfigurationError", () =>
+    Effect.gen(function*() {
+      for (const header of [{ name: "x-token" }, { scheme: "Bearer" }]) {
+        const error = yield* Effect.flip(connect(dpopServer(), { header }))
+        assert.instanceOf(error, TokenError.ConfigurationError)
+        assert.match(error.message, /^header .*dpop/)
+      }
+    }))
+
   it.scoped("needs a key that can be used: a ConfigurationError otherwise, without a byte of it", () =>
     Effect.gen(function*() {
       for (

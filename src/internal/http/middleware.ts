@@ -24,6 +24,7 @@ import { discardBody, isReplayable } from "./body.ts"
 import { isNonceChallenge } from "./challenges.ts"
 import { concealCause, type Concealed } from "./conceal.ts"
 import { responseIn } from "./httpClientError.ts"
+import { check } from "../options.ts"
 import * as On401 from "./on401.ts"
 import * as Origins from "./origins.ts"
 import { makeMemories, type Memories } from "./memories.ts"
@@ -112,6 +113,10 @@ type OnRejected = <E, R, E2>(
 export const makeMiddleware = (options: Options, tokens: Tokens): Effect.Effect<Authorize, ConfigurationError> =>
   Effect.gen(function*() {
     yield* checkHeader(options.header ?? {})
+    yield* check(
+      options.dpop === undefined || options.header === undefined,
+      () => "header cannot be combined with dpop, which sends Authorization: DPoP (RFC 9449 §7.1): leave header out"
+    )
     const originOf = yield* Origins.originOf(options.origins)
     const dpop = options.dpop === undefined ? undefined : yield* options.dpop
     return makeAuthorize({
