@@ -2,7 +2,7 @@ import { HttpClient, HttpClientError, HttpClientRequest, UrlParams } from "@effe
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Either, Fiber, Layer, Redacted, TestClock } from "effect"
 import { Alf, AuthorizationServer, ClientAuthentication, TokenError, TokenStorage } from "effect-alf"
-import { advancing, settle } from "../support/contract.ts"
+import { advancing, settle } from "../support/scriptedServer.ts"
 import { broken, goodToken, json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const issuer = "https://auth.test/tenant/1"

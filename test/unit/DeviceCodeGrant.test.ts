@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Console, DateTime, Effect, Exit, Fiber, Layer, Option, Redacted, Ref, Scope, TestClock } from "effect"
 import { Alf, AuthorizationServer, DeviceCodeGrant, TokenError, TokenStorage } from "effect-alf"
 import { inspect } from "node:util"
-import { settle } from "../support/contract.ts"
+import { settle } from "../support/scriptedServer.ts"
 import { broken, goodToken, json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const deviceUrl = "https://auth.test/device"

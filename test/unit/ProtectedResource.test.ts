@@ -13,7 +13,7 @@ import {
   TokenStorage
 } from "effect-alf"
 import * as DPoP from "effect-alf/DPoP"
-import { advancing } from "../support/contract.ts"
+import { advancing } from "../support/scriptedServer.ts"
 import { json, type Received, scripted } from "../support/scriptedClient.ts"
 
 const resource = "https://api.test/mcp"

@@ -4,7 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Redacted, TestClock } from "effect"
 import { Alf, AuthorizationServer, ClientAuthentication, TokenError, TokenStorage } from "effect-alf"
 import { AuthorizationCodeGrant, type Browser, ImplicitGrant } from "effect-alf/node"
-import { settle } from "../../support/contract.ts"
+import { settle } from "../../support/scriptedServer.ts"
 import { answerUrl, freePorts, makeWindow, param, post, send } from "../../support/node/signIn.ts"
 import { broken, goodToken, json, type Received, scripted } from "../../support/scriptedClient.ts"
 

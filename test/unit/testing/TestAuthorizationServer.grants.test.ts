@@ -7,7 +7,7 @@ import * as ClientAssertion from "effect-alf/ClientAssertion"
 import * as DPoP from "effect-alf/DPoP"
 import { TestAuthorizationServer } from "effect-alf/testing"
 import { exportJWK, generateKeyPair } from "jose"
-import { settle } from "../../support/contract.ts"
+import { settle } from "../../support/scriptedServer.ts"
 
 const { issuer } = TestAuthorizationServer
 

@@ -17,7 +17,7 @@ import {
   text,
   tokenEndpoint,
   transportError
-} from "../../support/contract.ts"
+} from "../support/scriptedServer.ts"
 
 const secret = Redacted.make("swordfish")
 const once = { tokenRetry: { times: 0 } } as const

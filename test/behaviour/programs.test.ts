@@ -49,7 +49,7 @@ import {
   text,
   tokenEndpoint,
   unauthorized
-} from "../../support/contract.ts"
+} from "../support/scriptedServer.ts"
 
 const options = { tokenEndpoint, clientId: "client", clientSecret: Redacted.make("swordfish"), origins: [api] } as const
 

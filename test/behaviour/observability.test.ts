@@ -37,7 +37,7 @@ import {
   text,
   transportError,
   unauthorized
-} from "../../support/contract.ts"
+} from "../support/scriptedServer.ts"
 
 interface Span extends Tracer.Span {
   readonly events: Array<unknown>

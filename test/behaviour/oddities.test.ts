@@ -37,7 +37,7 @@ import {
   text,
   tokenEndpoint,
   unauthorized
-} from "../../support/contract.ts"
+} from "../support/scriptedServer.ts"
 
 const value = (token: AccessToken.AccessToken) => Redacted.value(token.value)
 const once = { tokenRetry: { times: 0 } } as const

@@ -14,8 +14,8 @@ import {
   serve,
   settle,
   tokenEndpoint
-} from "../../support/contract.ts"
-import { layerServer, resolved } from "../../support/endpoint.ts"
+} from "../support/scriptedServer.ts"
+import { layerServer, resolved } from "../support/endpoint.ts"
 
 const value = (token: AccessToken.AccessToken) => Redacted.value(token.value)
 const get = (tokens: Context.Tag.Service<TokenService.TokenService>) => Effect.map(tokens.get, value)

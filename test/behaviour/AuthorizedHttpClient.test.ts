@@ -41,9 +41,9 @@ import {
   tokenEndpoint,
   transportError,
   unauthorized
-} from "../../support/contract.ts"
-import { bearer as overBearer, overEach, type Presentation } from "../../support/presentations.ts"
-import { adjust } from "../../support/testClock.ts"
+} from "../support/scriptedServer.ts"
+import { bearer as overBearer, overEach, type Presentation } from "../support/presentations.ts"
+import { adjust } from "../support/testClock.ts"
 
 const once = { tokenRetry: { times: 0 } } as const
 

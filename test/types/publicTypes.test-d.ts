@@ -31,7 +31,7 @@ class NoTenant {
 
 declare const redacted: Redacted.Redacted
 
-describe("the contract", () => {
+describe("public types", () => {
   it("of the typed client: every error is in its type", () => {
     type Client = Context.Tag.Service<typeof AuthorizedHttpClient.AuthorizedHttpClient>
     expectTypeOf<Client>().toEqualTypeOf<

@@ -4,7 +4,7 @@ import { Alf, AuthorizedHttpClient, Grant, TokenService } from "effect-alf"
 import { AuthorizationCodeGrant, Browser, ImplicitGrant } from "effect-alf/node"
 import { createHash } from "node:crypto"
 import { createServer } from "node:http"
-import { api, bearer, bearers, json, serve, type Server, tokenEndpoint } from "../../support/contract.ts"
+import { api, bearer, bearers, json, serve, type Server, tokenEndpoint } from "../../support/scriptedServer.ts"
 
 const ports = [43_110, 43_119] as const
 

@@ -9,7 +9,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { connect, createServer } from "node:net"
 import { inspect } from "node:util"
 import { afterAll, beforeAll } from "vitest"
-import { api, serve, tokenEndpoint } from "../../support/contract.ts"
+import { api, serve, tokenEndpoint } from "../support/scriptedServer.ts"
 
 const has = (program: string) => {
   try {

@@ -28,7 +28,7 @@ import {
   settle,
   tokenEndpoint,
   unauthorized
-} from "../../support/contract.ts"
+} from "../support/scriptedServer.ts"
 
 type Storage = Effect.Effect.Success<typeof TokenStorage.TokenStorage>
 

@@ -12,7 +12,7 @@ import {
 } from "effect-alf"
 import { TestAuthorizationServer, TestTokenService } from "effect-alf/testing"
 import * as TokenStorageConformance from "effect-alf/testing/TokenStorageConformance"
-import { advancing, bearers, json, serve, settle, unauthorized } from "../../support/contract.ts"
+import { advancing, bearers, json, serve, settle, unauthorized } from "../support/scriptedServer.ts"
 
 const api = "https://api.example"
 
