@@ -5,7 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Redacted, Stream } from "effect"
 import { Alf, AuthorizedHttpClient } from "effect-alf"
 import type { ServerResponse } from "node:http"
-import { answer, bearerOf, endless, type Handler, serve, tokenServer } from "../support/apiServer.ts"
+import { answer, bearerOf, endless, type Handler, serve } from "../support/apiServer.ts"
+import { loopbackServer } from "../support/loopbackServer.ts"
 import { transports, undici } from "../support/transports.ts"
 
 /** An API that takes no token but the newest, and says no by `refuse`; a client that has a token it does not take. */
@@ -14,7 +15,7 @@ const world = (
   accept: Handler = (_, response) => answer(response, 200, {})
 ) =>
   Effect.gen(function*() {
-    const auth = yield* tokenServer
+    const auth = yield* loopbackServer()
     const api = yield* serve((request, response) =>
       bearerOf(request) === "token-1" ? refuse(response) : accept(request, response)
     )

@@ -3,13 +3,14 @@ import { HttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Either, Exit, Fiber, Layer, Redacted, Scope } from "effect"
 import { Alf, TokenError } from "effect-alf"
-import { apiServer, endless, eventually, serve, tokenServer } from "../support/apiServer.ts"
+import { apiServer, endless, eventually, serve } from "../support/apiServer.ts"
+import { loopbackServer } from "../support/loopbackServer.ts"
 import * as FaultProxy from "../support/faultProxy.ts"
 import { transports } from "../support/transports.ts"
 
 /** An authorization server and an API, each behind a proxy. */
 const makeServers = Effect.gen(function*() {
-  const auth = yield* tokenServer
+  const auth = yield* loopbackServer()
   const api = yield* apiServer((token) => token === auth.current())
   return {
     auth: yield* FaultProxy.make(auth),
@@ -337,8 +338,11 @@ const leisurely = Layer.effect(
 )
 
 /** The address of a server that has stopped. */
-const nobody = Effect.map(Effect.scoped(tokenServer), ({ url }) => url)
+const nobody = Effect.map(Effect.scoped(loopbackServer()), ({ url }) => url)
 
 /** The token server's tokens before the next one are no longer good: somebody else has got one. */
 const revoke = (tokenServerUrl: string) =>
-  Effect.promise(() => fetch(`${tokenServerUrl}/token`, { method: "POST" }).then((response) => response.text()))
+  Effect.promise(async () => {
+    const body = new URLSearchParams({ grant_type: "client_credentials", client_id: "somebody" })
+    await (await fetch(`${tokenServerUrl}/token`, { method: "POST", body })).text()
+  })

@@ -3,7 +3,8 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Redacted } from "effect"
 import { Alf, ClientAuthentication } from "effect-alf"
-import { bearerOf, tokenServer } from "../support/apiServer.ts"
+import { bearerOf } from "../support/apiServer.ts"
+import { loopbackServer } from "../support/loopbackServer.ts"
 import * as Provider from "../support/clientCredentialsProvider.ts"
 import { transports } from "../support/transports.ts"
 
@@ -130,7 +131,7 @@ describe("a server that allows every character", () => {
 
   it.scopedLive("reads id and secret from the header as they are", () =>
     Effect.gen(function*() {
-      const auth = yield* tokenServer
+      const auth = yield* loopbackServer()
       const { tokens } = yield* Alf.make({
         tokenEndpoint: auth.tokenEndpoint,
         clientId: unicode.id,
@@ -145,7 +146,7 @@ describe("a server that allows every character", () => {
 
   it.scopedLive("reads id and secret from the form as they are", () =>
     Effect.gen(function*() {
-      const auth = yield* tokenServer
+      const auth = yield* loopbackServer()
       const { tokens } = yield* Alf.make({
         tokenEndpoint: auth.tokenEndpoint,
         clientId: unicode.id,

@@ -3,7 +3,8 @@ import { FetchHttpClient, HttpClient, HttpClientRequest } from "@effect/platform
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { Alf, ClientAuthentication } from "effect-alf"
-import { answer, apiServer, bearerOf, serve, tokenServer } from "../support/apiServer.ts"
+import { answer, apiServer, bearerOf, serve } from "../support/apiServer.ts"
+import { loopbackServer } from "../support/loopbackServer.ts"
 import { transports } from "../support/transports.ts"
 
 const secret = "the-secret"
@@ -19,7 +20,7 @@ for (const [transport, layer] of transports) {
         `a token endpoint that answers %i is not followed (${method})`,
         (status) =>
           Effect.gen(function*() {
-            const elsewhere = yield* tokenServer
+            const elsewhere = yield* loopbackServer()
             const redirect = yield* redirecting(status, elsewhere.url)
             const api = yield* apiServer(() => true)
             const { authorizedHttpClient } = yield* Alf.make({
@@ -42,7 +43,7 @@ for (const [transport, layer] of transports) {
 
     it.scopedLive("an API that sends to another origin does not send the token there", () =>
       Effect.gen(function*() {
-        const auth = yield* tokenServer
+        const auth = yield* loopbackServer()
         const elsewhere = yield* serve((_, response) => answer(response, 200, {}))
         const api = yield* redirecting(307, elsewhere.url)
         const { authorizedHttpClient } = yield* Alf.make({
@@ -64,7 +65,7 @@ for (const [transport, layer] of transports) {
 
     it.scopedLive("an API that sends to another listed origin is followed with the token", () =>
       Effect.gen(function*() {
-        const auth = yield* tokenServer
+        const auth = yield* loopbackServer()
         const other = yield* apiServer((token) => token === auth.current())
         const api = yield* redirecting(307, other.url)
         const { httpClient } = yield* Alf.make({
@@ -86,7 +87,7 @@ for (const [transport, layer] of transports) {
 describe("fetch", () => {
   it.scopedLive("follows a redirect by itself, and does not send the token to another origin", () =>
     Effect.gen(function*() {
-      const auth = yield* tokenServer
+      const auth = yield* loopbackServer()
       const elsewhere = yield* serve((_, response) => answer(response, 200, {}))
       const api = yield* redirecting(302, elsewhere.url)
       const { httpClient } = yield* Alf.make({
