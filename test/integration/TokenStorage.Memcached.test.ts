@@ -380,7 +380,7 @@ describe.skipIf(isMissing("memcached"))("TokenStorage/Memcached", () => {
       yield* Fiber.interrupt(holder)
       yield* Effect.sleep("50 millis")
       assert.strictEqual(yield* connections, before)
-      assert.include((yield* Effect.flip(closing.get("closed"))).message, "Memcached: no answer")
+      assert.include((yield* Effect.flip(closing.get("closed"))).message, "Memcached: no response")
     }))
 
   it.scopedLive("layerClient uses a client and leaves it open", () =>
